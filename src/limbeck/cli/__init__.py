@@ -1,0 +1,93 @@
+"""The `limbeck` command: one file a command, no logic, and nothing imports it.
+
+`main` turns every refusal into one sentence on stderr and the exit code that goes with it: 0 done,
+1 failed, 2 wrong usage, 3 budget spent, 130 stopped.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from limbeck import __version__
+from limbeck.cli.console import complain, show_warning
+from limbeck.errors import LimbeckError
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+
+def main() -> None:
+    """Run the command line of this process and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        words: The command line after `limbeck`.
+
+    Returns:
+        The exit code.
+    """
+    debug = "--debug" in words or os.environ.get("LIMBECK_DEBUG") == "1"
+    warnings.showwarning = show_warning
+    try:
+        return _dispatch([word for word in words if word != "--debug"])
+    except LimbeckError as error:
+        if debug:
+            raise
+        complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        complain(f"stopped; nothing is lost. To go on: limbeck {' '.join(words)}")
+        return 130
+    except BrokenPipeError:  # the reader of a pipe (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        complain(f"{type(error).__name__}: {error}. Run it again with --debug for the traceback.")
+        return 1
+
+
+def build_app() -> "App":
+    """The commands and their help."""
+    from cyclopts import App
+
+    from limbeck.cli.demo import demo
+    from limbeck.cli.distill import distill, plan
+    from limbeck.cli.doctor import doctor
+    from limbeck.cli.predict import predict
+
+    app = App(
+        name="limbeck",
+        version=__version__,
+        help="Make small models good and good models small when something is scarce.",
+        help_epilogue="Any command: --json for results as JSON, --debug for a traceback.",
+        result_action="return_value",
+        help_format="plaintext",
+    )
+    for command in (demo, plan, distill, predict, doctor):
+        app.command(command)
+    return app
+
+
+def _dispatch(words: list[str]) -> int:
+    from cyclopts import CycloptsError
+
+    app = build_app()
+    try:
+        command, bound, unused, _ = app.parse_known_args(words)
+        takes_settings = getattr(command, "takes_settings", False)
+        if unused and not takes_settings:
+            app.parse_args(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        complain(f"{' '.join(str(error).split())} See: limbeck --help")
+        return 2
+    extra = {"settings": unused} if takes_settings else {}
+    code = command(*bound.args, **bound.kwargs, **extra)
+    return code if isinstance(code, int) else 0

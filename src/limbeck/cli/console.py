@@ -1,0 +1,141 @@
+"""Talk goes to stderr, results go to stdout."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+from limbeck.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from limbeck.distill.folder import Event
+
+Clock = Callable[[], float]
+
+
+def say(text: str) -> None:
+    """Write a line of talk."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def complain(text: str) -> None:
+    """Write why something was refused or stopped."""
+    say(f"limbeck: {text}")
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Write a warning of ours as one line; those of other libraries are left to `--debug`."""
+    from limbeck.errors import LimbeckWarning
+
+    if issubclass(category, LimbeckWarning) or "--debug" in sys.argv:
+        say(f"note: {message}")
+
+
+def give(value: object) -> None:
+    """Write a result as JSON on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def agree(question: str) -> None:
+    """Ask before money is spent.
+
+    Raises:
+        ConfigError: nobody is there to ask, or the answer was no.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{question} Nobody is here to answer: add --yes to agree.")
+    say(f"{question} [y/N] ")
+    if input().strip().lower() not in {"y", "yes"}:
+        raise ConfigError("nothing was spent.")
+
+
+class Monitor:
+    """Shows events as they come: a live bar on a terminal, plain lines elsewhere.
+
+    Args:
+        quiet: Show nothing (results are wanted as JSON and nobody watches).
+    """
+
+    def __init__(self, *, quiet: bool = False, clock: Clock = time.monotonic) -> None:
+        self._quiet = quiet
+        self._clock = clock
+        self._began = clock()
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        if not self._quiet and sys.stderr.isatty():
+            self._bars = _progress(_console())
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, event: "Event") -> None:
+        """Show an event."""
+        if self._quiet:
+            return
+        if event.total == 0:
+            line = f"{self._clock() - self._began:7.1f} s  {event.message}"
+            if self._bars is None:
+                say(line)
+            else:
+                self._bars.console.print(line, markup=False, highlight=False)
+        elif self._bars is not None:
+            self._advance(event)
+
+    def _advance(self, event: "Event") -> None:
+        assert self._bars is not None
+        if event.stage not in self._tasks:
+            for finished in self._tasks.values():
+                self._bars.update(finished, visible=False)
+            self._tasks[event.stage] = self._bars.add_task(event.stage, total=event.total, note="")
+        note = "  ".join(f"{k} {v:.3g}" for k, v in event.detail.items() if isinstance(v, float))
+        self._bars.update(self._tasks[event.stage], completed=event.done)
+        if note:
+            self._bars.update(self._tasks[event.stage], note=note)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _progress(console: "Console") -> "Progress":
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=True,
+    )

@@ -1,0 +1,169 @@
+"""`limbeck plan` and `limbeck distill`: the main job, before and while it runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from limbeck.cli.console import Monitor, agree, give, say
+
+if TYPE_CHECKING:
+    from limbeck.distill.config import DistillConfig
+    from limbeck.distill.plan import Plan
+    from limbeck.distill.run import Outcome
+
+Settings = Annotated[Sequence[str], Parameter(parse=False)]
+
+
+def plan(
+    run_file: Path | None = None,
+    /,
+    *,
+    labelled: Path | None = None,
+    pool: Path | None = None,
+    test: Path | None = None,
+    teacher: str | None = None,
+    budget: int | None = None,
+    out: Path | None = None,
+    json: bool = False,
+    settings: Settings = (),
+) -> int:
+    """Say what a run would do and cost, and spend nothing.
+
+    Parameters
+    ----------
+    run_file
+        A TOML file with the settings; options win over it.
+    labelled
+        File of labelled rows (CSV, Parquet, JSONL, Arrow or npz).
+    pool
+        File of unlabelled rows.
+    test
+        File of labelled rows that are looked at once, at the end. Default: cut from the labelled.
+    teacher
+        Kind of teacher: fit, table, module, callable or student.
+    budget
+        Answers that may be bought.
+    out
+        Folder of the run.
+    json
+        Write the plan as JSON.
+    """
+    from limbeck.distill.plan import make_plan
+
+    short = _short(labelled, pool, test, teacher, budget, out)
+    made = make_plan(_load(run_file, short, settings))
+    _show_plan(made, json)
+    return 0
+
+
+def distill(
+    run_file: Path | None = None,
+    /,
+    *,
+    labelled: Path | None = None,
+    pool: Path | None = None,
+    test: Path | None = None,
+    teacher: str | None = None,
+    budget: int | None = None,
+    out: Path | None = None,
+    yes: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+    settings: Settings = (),
+) -> int:
+    """Make a small student from a teacher, a few labels and a pool, and report on it.
+
+    The same command goes on where a stopped run was. Every setting of the run file can be given
+    as an option too, such as --train.steps 500.
+
+    Parameters
+    ----------
+    run_file
+        A TOML file with the settings; options win over it.
+    labelled
+        File of labelled rows (CSV, Parquet, JSONL, Arrow or npz).
+    pool
+        File of unlabelled rows.
+    test
+        File of labelled rows that are looked at once, at the end. Default: cut from the labelled.
+    teacher
+        Kind of teacher: fit, table, module, callable or student.
+    budget
+        Answers that may be bought.
+    out
+        Folder of the run.
+    yes
+        Do not ask before money is spent.
+    dry_run
+        Show the plan and stop.
+    json
+        Write the results as JSON.
+    """
+    from limbeck.distill.plan import make_plan
+    from limbeck.distill.run import distill as run_distill
+
+    short = _short(labelled, pool, test, teacher, budget, out)
+    config = _load(run_file, short, settings)
+    made = make_plan(config)
+    if dry_run:
+        _show_plan(made, json)
+        return 0
+    say(made.text())
+    if made.price.micros > 0 and not yes:
+        agree(f"This may cost up to {made.price}. Go on?")
+    with Monitor(quiet=json) as monitor:
+        outcome = run_distill(config, monitor)
+    _show_outcome(outcome, json)
+    return 0
+
+
+distill.takes_settings = True  # type: ignore[attr-defined]  # read by the dispatcher
+plan.takes_settings = True  # type: ignore[attr-defined]  # read by the dispatcher
+
+
+def _short(
+    labelled: Path | None,
+    pool: Path | None,
+    test: Path | None,
+    teacher: str | None,
+    budget: int | None,
+    out: Path | None,
+) -> dict[str, str | int | Path | None]:
+    return {
+        "data.labelled": labelled,
+        "data.pool": pool,
+        "data.test": test,
+        "teacher.kind": teacher,
+        "budget": budget,
+        "out": out,
+    }
+
+
+def _load(
+    run_file: Path | None, short: dict[str, str | int | Path | None], settings: Sequence[str]
+) -> "DistillConfig":
+    from limbeck.distill.config import load_config
+
+    words = [
+        word
+        for name, value in short.items()
+        if value is not None
+        for word in (f"--{name}", str(value))
+    ]
+    return load_config(run_file, [*words, *settings])
+
+
+def _show_plan(made: "Plan", json: bool) -> None:
+    if json:
+        give(made.to_dict())
+    else:
+        print(made.text())
+
+
+def _show_outcome(outcome: "Outcome", json: bool) -> None:
+    if json:
+        give(outcome.to_dict())
+    else:
+        print(outcome.text())

@@ -1,0 +1,166 @@
+"""Guess what the columns of a file are, and say why.
+
+A guess is shown to the user before anything is spent and stands in the report; naming one input
+column in the settings turns guessing of inputs off.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from limbeck.data.columns import STRING, check_columns
+from limbeck.data.config import DataConfig
+from limbeck.data.schema import Schema
+from limbeck.errors import DataError
+
+LABEL_NAMES = ("label", "labels", "class", "target", "sentiment", "category", "y")
+TEXT_NAMES = ("text", "sentence", "review", "content", "body", "message", "comment", "document")
+ID_NAMES = ("id", "index", "idx", "uuid", "guid", "key", "row", "row_id", "__index_level_0__", "")
+MOST_CATEGORIES = 64
+"""A string column with more distinct values than this is no category."""
+_UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
+_LONG_TEXT = 20
+_LONG_CATEGORY = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What columns were taken to be.
+
+    Args:
+        schema: The columns; `classes` is empty until the labels have been read.
+        notes: One sentence a guessed or ignored column, for the user and the report.
+    """
+
+    schema: Schema
+    notes: tuple[str, ...]
+
+
+def guess_schema(sample: pa.Table, config: DataConfig, *, where: str) -> Guess:
+    """Find the label and the input columns, as named in the settings or as they look.
+
+    Args:
+        sample: The first rows of the labelled file.
+        config: Names that the user gave; they are never second-guessed.
+        where: Name of the file, used in messages.
+
+    Raises:
+        DataError: a named column is missing, or nothing looks like a label or an input.
+    """
+    names = sample.schema.names
+    label, notes = _label(names, config.label, where)
+    if config.text or config.numeric or config.category:
+        check_columns(names, config.text + config.numeric + config.category, where=where)
+        schema = Schema(config.text, config.numeric, config.category, label, ())
+        return Guess(schema, notes)
+    roles = {name: _role(sample.column(name), name) for name in names if name != label}
+    return _inputs(roles, label, notes, where)
+
+
+def _label(names: Sequence[str], given: str, where: str) -> tuple[str, tuple[str, ...]]:
+    if given:
+        check_columns(names, [given], where=where)
+        return given, ()
+    lowered = {name.lower(): name for name in reversed(names)}
+    for candidate in LABEL_NAMES:
+        if candidate in lowered:
+            name = lowered[candidate]
+            return name, (f"'{name}' is taken as the label because of its name.",)
+    raise DataError(
+        f"{where} has no column that is called like a label ({', '.join(LABEL_NAMES)}); its "
+        f"columns are {list(names)}: name the label column with label."
+    )
+
+
+def _inputs(
+    roles: dict[str, tuple[str, str]], label: str, notes: tuple[str, ...], where: str
+) -> Guess:
+    picked: dict[str, list[str]] = {"text": [], "numeric": [], "category": [], "string": []}
+    said = list(notes)
+    for name, (role, why) in roles.items():
+        if role in picked:
+            picked[role].append(name)
+        else:
+            said.append(f"'{name}' is ignored: {why}.")
+    if not (picked["text"] or picked["numeric"] or picked["category"]):
+        # Short strings in many forms are the only thing there is: they are the text.
+        picked["text"], picked["string"] = picked["string"], []
+    for name in picked["string"]:
+        said.append(f"'{name}' is ignored: {roles[name][1]}; name it under text if it matters.")
+    if picked["text"]:
+        for name in picked["numeric"] + picked["category"]:
+            said.append(
+                f"'{name}' ({roles[name][1]}) is ignored because there is text; name it to use it."
+            )
+        picked["numeric"], picked["category"] = [], []
+    for role in ("text", "numeric", "category"):
+        said += [f"'{name}' is taken as {role}: {roles[name][1]}." for name in picked[role]]
+    if not any(picked[role] for role in ("text", "numeric", "category")):
+        raise DataError(
+            f"{where} has no column that looks like an input beside the label '{label}' "
+            f"({' '.join(said)}); name input columns under text, numeric or category."
+        )
+    schema = Schema(
+        tuple(picked["text"]), tuple(picked["numeric"]), tuple(picked["category"]), label, ()
+    )
+    return Guess(schema, tuple(said))
+
+
+def _role(column: pa.ChunkedArray, name: str) -> tuple[str, str]:
+    """A column's role (text, numeric, category, string, ignore) and the reason in words."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+        column = column.cast(kind)
+    values = column.drop_null()
+    if len(values) == 0:
+        return "ignore", "it is empty"
+    if name.lower() in LABEL_NAMES:
+        return "ignore", "it is called like a label and could give the answer away"
+    if pa.types.is_boolean(kind):
+        return "category", "true or false"
+    if pa.types.is_integer(kind) and _counts_rows(values, name):
+        return "ignore", "it numbers the rows"
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "numeric", "numbers"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return _string_role(values.cast(STRING), name)
+    if pa.types.is_temporal(kind):
+        return "ignore", f"dates and times ({kind}) are not read"
+    return "ignore", f"values of type {kind} are not read"
+
+
+def _string_role(values: pa.ChunkedArray, name: str) -> tuple[str, str]:
+    distinct = len(pc.unique(values))
+    lengths = pc.utf8_length(values)
+    mean, longest = pc.mean(lengths).as_py(), pc.max(lengths).as_py()
+    if name.lower() in TEXT_NAMES:
+        return "text", "its name says so"
+    all_distinct = distinct == len(values) and distinct > 1
+    if all_distinct and (_called_id(name) or _UUID.fullmatch(values[0].as_py())):
+        return "ignore", "it identifies the rows"
+    if distinct <= min(MOST_CATEGORIES, len(values) // 2) and longest <= _LONG_CATEGORY:
+        return "category", f"{distinct} distinct short strings"
+    if mean >= _LONG_TEXT or pc.mean(_words(values)).as_py() >= 3:
+        return "text", f"strings of {mean:.0f} characters on average"
+    return "string", f"{distinct} distinct short strings, neither text nor categories"
+
+
+def _words(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.list_value_length(pc.utf8_split_whitespace(values))
+
+
+def _called_id(name: str) -> bool:
+    lowered = name.lower()
+    return lowered in ID_NAMES or lowered.endswith("_id") or lowered.startswith("unnamed:")
+
+
+def _counts_rows(values: pa.ChunkedArray, name: str) -> bool:
+    numbers = values.to_numpy()
+    if len(numbers) < 2 or len(np.unique(numbers)) < len(numbers):
+        return False
+    return _called_id(name) or bool((np.diff(numbers.astype(np.float64)) == 1).all())

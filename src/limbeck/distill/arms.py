@@ -1,0 +1,258 @@
+"""The arms of a comparison: every way of training gets the same student and the same steps.
+
+All arms start from the same weights and see rows in the same order, so that differences between
+them are differences of the objective. Steps are chosen on validation, never on test.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from limbeck.distill.checkpoint import CurvePoint
+from limbeck.distill.config import DistillConfig
+from limbeck.distill.folder import Event, RunFolder
+from limbeck.distill.loop import Job, Labelled, Pool, Trained, predict, train
+from limbeck.distill.views import folds, stack, subset
+from limbeck.objectives import HardKD, Slam, SoftKD, Supervised
+from limbeck.objectives.base import Objective
+from limbeck.students.base import Student
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+TITLES = {
+    "labels": "Labels only",
+    "labels_and_validation": "Labels and validation",
+    "hard_kd": "Hard distillation",
+    "soft_kd": "Soft distillation",
+    "slam_soft": "SLaM, soft target",
+    "slam_hard": "SLaM, hard target",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Materials:
+    """What every arm is made from.
+
+    Args:
+        student: Freshly initialised; arms train copies.
+        labelled, validation: Encoded rows with true labels.
+        test: Encoded test rows.
+        pools: Gives the pool, with targets, of a fitted objective.
+        fit: Fits an objective on the answers and the evidence.
+        steps: Length of every arm's schedule.
+        learning_rate: Peak of every arm's schedule.
+        settings: Hash of what all arms share.
+    """
+
+    student: Student
+    labelled: Labelled
+    validation: Labelled
+    test: Labelled
+    pools: Callable[[Objective], Pool]
+    fit: Callable[[Objective], Objective]
+    steps: int
+    learning_rate: float
+    settings: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arm:
+    """A trained arm and its predictions.
+
+    Args:
+        name, title: For programs and for people.
+        student: With the weights of the best step.
+        objective: Reads the student's outputs.
+        test_log_probs: float32, shape (n, C), before temperature scaling.
+        validation_log_probs: The same on validation, or None where the arm trained on it.
+        trained: Steps, seconds, curve.
+        accuracy, nll: On validation; cross-validated where the arm trained on validation.
+        temperature: Fitted on validation (geometric mean over folds where cross-validated).
+    """
+
+    name: str
+    title: str
+    student: Student
+    objective: Objective
+    test_log_probs: Tensor
+    validation_log_probs: Tensor | None
+    trained: Trained
+    accuracy: float
+    nll: float
+    temperature: float
+
+
+def expand(config: DistillConfig) -> tuple[str, ...]:
+    """Names of the arms to train; SLaM with an undecided target becomes two."""
+    target = config.objective.slam_target
+    slam = ("slam_soft", "slam_hard") if target == "auto" else (f"slam_{target}",)
+    names: list[str] = []
+    for arm in config.objective.arms:
+        names += slam if arm == "slam" else (arm,)
+    return tuple(names)
+
+
+def make_objective(name: str, config: DistillConfig) -> Objective:
+    """The objective of an arm, not yet fitted."""
+    settings = config.objective
+    match name:
+        case "slam_soft":
+            return Slam(target="soft", normalized=settings.slam_normalized)
+        case "slam_hard":
+            return Slam(target="hard", normalized=settings.slam_normalized)
+        case "soft_kd":
+            return SoftKD(temperature=settings.temperature)
+        case "hard_kd":
+            return HardKD()
+        case _:
+            return Supervised()
+
+
+def choose(arms: Sequence[Arm]) -> Arm:
+    """The arm that ships: best accuracy on validation, then best likelihood, then first."""
+    return max(arms, key=lambda arm: (arm.accuracy, -arm.nll))
+
+
+class ArmTrainer:
+    """Trains arms one after the other, each from its own checkpoint."""
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        materials: Materials,
+        folder: RunFolder,
+        accelerator: "Accelerator",
+    ) -> None:
+        self._config = config
+        self._m = materials
+        self._folder = folder
+        self._accelerator = accelerator
+
+    def train(self, name: str) -> Arm:
+        """Train one arm, or read it back when it is done."""
+        self._folder.log(name, f"training: {TITLES[name]}")
+        arm = self._on_validation_too(name) if name == "labels_and_validation" else self._arm(name)
+        self._folder.log(
+            name,
+            f"{TITLES[name]}: validation accuracy {arm.accuracy:.1%} at step "
+            f"{arm.trained.best_step} of {self._m.steps}",
+            accuracy=arm.accuracy,
+            best_step=arm.trained.best_step,
+            train_seconds=round(arm.trained.seconds, 3),
+        )
+        return arm
+
+    def _arm(self, name: str) -> Arm:
+        objective = make_objective(name, self._config)
+        pool = None
+        if objective.needs_answers:
+            objective = self._m.fit(objective)
+            pool = self._m.pools(objective)
+        job = self._job(name, objective, self._m.labelled, pool, self._m.validation)
+        trained = self._run(job)
+        point = trained.best
+        assert point is not None
+        device = self._accelerator.device
+        return Arm(
+            name=name,
+            title=TITLES[name],
+            student=job.student,
+            objective=objective,
+            test_log_probs=predict(job.student.module, job, self._m.test.rows, device),
+            validation_log_probs=predict(job.student.module, job, self._m.validation.rows, device),
+            trained=trained,
+            accuracy=point.accuracy,
+            nll=point.calibrated_nll,
+            temperature=point.temperature,
+        )
+
+    def _on_validation_too(self, name: str) -> Arm:
+        """Train on labelled and validation rows, for as many steps as cross-validation says."""
+        both = stack(self._m.labelled, self._m.validation)
+        point = self._cross_validate(name, both)
+        job = self._job(name, Supervised(), both, None, None)
+        job = replace(job, stop_at=point.step)
+        trained = self._run(job)
+        device = self._accelerator.device
+        return Arm(
+            name=name,
+            title=TITLES[name],
+            student=job.student,
+            objective=job.objective,
+            test_log_probs=predict(job.student.module, job, self._m.test.rows, device),
+            validation_log_probs=None,
+            trained=trained,
+            accuracy=point.accuracy,
+            nll=point.calibrated_nll,
+            temperature=point.temperature,
+        )
+
+    def _cross_validate(self, name: str, both: Labelled) -> CurvePoint:
+        count = self._config.train.folds
+        fold = folds(both.labels.numpy(), count, self._config.seed)
+        curves = []
+        for i in range(count):
+            job = self._job(
+                f"{name}.fold{i}",
+                Supervised(),
+                subset(both, np.flatnonzero(fold != i)),
+                None,
+                subset(both, np.flatnonzero(fold == i)),
+            )
+            # Without patience, so that every fold is evaluated at the same steps.
+            job = replace(job, train=replace(job.train, patience=0))
+            curves.append(self._run(job).curve)
+        means = [_mean_point(points) for points in zip(*curves, strict=True)]
+        return max(means, key=lambda p: (p.accuracy, -p.calibrated_nll))
+
+    def _job(
+        self,
+        name: str,
+        objective: Objective,
+        labelled: Labelled,
+        pool: Pool | None,
+        held_out: Labelled | None,
+    ) -> Job:
+        start = self._m.student
+        return Job(
+            name=name,
+            student=replace(start, module=copy.deepcopy(start.module)),
+            objective=objective,
+            labelled=labelled,
+            pool=pool,
+            held_out=held_out,
+            train=self._config.train,
+            steps=self._m.steps,
+            stop_at=self._m.steps,
+            learning_rate=self._m.learning_rate,
+            seed=self._config.seed,
+        )
+
+    def _run(self, job: Job) -> Trained:
+        folder = self._folder
+
+        def on_step(step: int, point: CurvePoint | None) -> None:
+            detail = {} if point is None else {"accuracy": point.accuracy}
+            folder.tell(Event(job.name, "training", step, job.stop_at, detail))
+
+        path = folder.checkpoints / f"{job.name}.safetensors"
+        settings = f"{self._m.settings}.{job.name}.{job.stop_at}"
+        return train(job, path, settings, self._accelerator, on_step)
+
+
+def _mean_point(points: Sequence[CurvePoint]) -> CurvePoint:
+    return CurvePoint(
+        step=points[0].step,
+        train_loss=fmean(p.train_loss for p in points),
+        accuracy=fmean(p.accuracy for p in points),
+        nll=fmean(p.nll for p in points),
+        calibrated_nll=fmean(p.calibrated_nll for p in points),
+        # A temperature is a scale, so its mean is geometric.
+        temperature=float(np.exp(fmean(float(np.log(p.temperature)) for p in points))),
+    )

@@ -1,0 +1,219 @@
+"""Settings of the main job: one class for Python, for the TOML file and for the command line.
+
+A value given as an option wins over the environment (`LIMBECK_TRAIN_STEPS=500`), the environment
+over the file, the file over the default.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal
+
+from limbeck.data.config import DataConfig
+from limbeck.errors import ConfigError
+from limbeck.teachers.config import TeacherConfig
+
+PATH_OPTIONS = (
+    *("--data.labelled", "--data.pool", "--data.validation", "--data.test"),
+    *("--teacher.path", "--teacher.weights", "--out", "--ledger", "--code"),
+)
+ARMS = ("labels", "labels_and_validation", "hard_kd", "soft_kd", "slam")
+
+
+@dataclass(frozen=True, slots=True)
+class StudentConfig:
+    """The small model."""
+
+    kind: str = ""
+    """Kind of student: text_bag or tabular. Default: chosen by the columns, and reported."""
+    settings: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Settings of that kind, such as buckets or hidden."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How every arm is trained: the same number of gradient steps for all."""
+
+    steps: int = 0
+    """Gradient steps of each arm. Default 0: `epochs` over the answered pool, at least 300."""
+    epochs: float = 5.0
+    """Passes over the answered pool when `steps` is 0."""
+    pool_batch: int = 256
+    """Pool rows a step."""
+    labelled_batch: int = 64
+    """Labelled rows a step."""
+    learning_rate: float = 0.0
+    """Peak learning rate. Default 0: the student kind's own."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of matrices."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises."""
+    clip_norm: float = 1.0
+    """Gradient norm to clip at; 0 turns clipping off."""
+    evaluations: int = 20
+    """Evaluations on validation, and checkpoints, in the course of training."""
+    patience: int = 0
+    """Evaluations without a better one after which an arm stops; 0 runs all steps and keeps the
+    best."""
+    folds: int = 3
+    """Folds of the cross-validation that chooses the steps of the arm that trains on validation."""
+
+    def __post_init__(self) -> None:
+        _at_least("train.steps", self.steps, 0)
+        for name in ("pool_batch", "labelled_batch", "evaluations"):
+            _at_least(f"train.{name}", getattr(self, name), 1)
+        _at_least("train.folds", self.folds, 2)
+        for name in ("learning_rate", "weight_decay", "clip_norm", "patience"):
+            _at_least(f"train.{name}", getattr(self, name), 0)
+        if self.epochs <= 0:
+            raise ConfigError(f"train.epochs={self.epochs}: must be > 0; 5 is usual.")
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(
+                f"train.warmup={self.warmup}: must be in [0, 1), a share of the steps."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveConfig:
+    """What the students learn from."""
+
+    arms: tuple[str, ...] = ARMS
+    """Ways of training to compare; "labels" is always among them."""
+    temperature: float = 1.0
+    """Softmax temperature of soft distillation, > 0."""
+    slam_target: Literal["auto", "soft", "hard"] = "auto"
+    """Target of SLaM; auto trains both and keeps the better one on validation."""
+    slam_normalized: bool = False
+    """Use the k - 1 normaliser in SLaM's mix. Default false, as in the paper's experiments."""
+    trust_lower: float = 0.0
+    """Lower bound of alpha, in [0.5, 1). Default 0: chosen on validation by cross-validation."""
+    top_k_threshold: float = 0.9
+    """k is the smallest for which the teacher's top-k accuracy on validation reaches this."""
+
+    def __post_init__(self) -> None:
+        unknown = [arm for arm in self.arms if arm not in ARMS]
+        if unknown:
+            raise ConfigError(
+                f"objective.arms holds {unknown[0]!r}; the arms are {', '.join(ARMS)}."
+            )
+        if "labels" not in self.arms or len(self.arms) < 2 or len(set(self.arms)) < len(self.arms):
+            raise ConfigError(
+                f"objective.arms={list(self.arms)}: needs 'labels' and at least one other arm, "
+                f"each once; without labels alone nobody can tell what the answers were worth."
+            )
+        if self.temperature <= 0:
+            raise ConfigError(f"objective.temperature={self.temperature}: must be > 0; 1 is plain.")
+        if self.trust_lower != 0 and not 0.5 <= self.trust_lower < 1:
+            raise ConfigError(
+                f"objective.trust_lower={self.trust_lower}: must be in [0.5, 1), or 0 to choose "
+                f"it; below 0.5 the loss would push the student away from the teacher's label."
+            )
+        if not 0 < self.top_k_threshold <= 1:
+            raise ConfigError(
+                f"objective.top_k_threshold={self.top_k_threshold}: must be in (0, 1]; 0.9 is "
+                f"usual."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class DistillConfig:
+    """The main job: files and a teacher in, a small student and a report out."""
+
+    data: DataConfig
+    teacher: TeacherConfig
+    budget: int
+    """Teacher answers that may be bought, those on validation and test included."""
+    money: float = 0.0
+    """Most that the answers may cost, in the teacher's currency; 0 sets no limit."""
+    ask_test: bool = True
+    """Ask the teacher about the test rows too: to compare with it, and for the deferral curve."""
+    student: StudentConfig = field(default_factory=StudentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    out: Path = Path("runs/distill")
+    """Folder of the run; the same command goes on where it stopped."""
+    ledger: Path = Path("ledger.sqlite")
+    """File that keeps every answer, shared by all runs of a project."""
+    code: Path = Path()
+    """Folder in which Python modules named in the settings are looked for first."""
+    seed: int = 0
+    """Seeds splits, selection, initialisation and order."""
+
+    def __post_init__(self) -> None:
+        if self.budget < 1:
+            raise ConfigError(f"budget={self.budget}: must be at least 1 answer.")
+        if self.money < 0:
+            raise ConfigError(f"money={self.money}: must be >= 0; 0 sets no limit.")
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed}: must be >= 0.")
+
+
+def load_config(path: Path | None, options: Sequence[str] = ()) -> DistillConfig:
+    """Read a run file, with the environment and options of the command line over it.
+
+    Args:
+        path: A TOML file, or None when the options say everything.
+        options: Command-line words such as `["--train.steps", "500"]`.
+
+    Raises:
+        ConfigError: the file is missing or not TOML, a key is unknown (the nearest one is named),
+            or a value is refused.
+    """
+    from cyclopts import App, CycloptsError, Parameter
+    from cyclopts.config import Env, Toml
+
+    if path is not None and not path.is_file():
+        raise ConfigError(f"there is no run file {path}; give the path of a TOML file.")
+    options = _absolute(options)
+    sources: list[Callable[..., None]] = [Env("LIMBECK_", command=False)]
+    if path is not None:
+        sources.append(Toml(path, use_commands_as_keys=False))
+    app = App(config=sources, help_flags=[], version_flags=[], result_action="return_value")
+
+    @app.default
+    def _read(config: Annotated[DistillConfig, Parameter(name="*")]) -> DistillConfig:
+        return config
+
+    try:
+        config = app(options, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise ConfigError(_sentence(str(error), path)) from error
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} is not a TOML file: {error}.") from error
+    assert isinstance(config, DistillConfig)
+    return _from_folder(config, Path() if path is None else path.parent)
+
+
+def _from_folder(config: DistillConfig, folder: Path) -> DistillConfig:
+    """Paths in a run file are relative to the file, wherever the command is run."""
+    folder = folder.resolve()
+    return replace(
+        config,
+        data=config.data.relative_to(folder),
+        teacher=config.teacher.relative_to(folder),
+        out=folder / config.out,
+        ledger=folder / config.ledger,
+        code=folder / config.code,
+    )
+
+
+def _absolute(options: Sequence[str]) -> list[str]:
+    """Paths in options are relative to where the command is run."""
+    words = list(options)
+    for i, (name, value) in enumerate(pairwise(options)):
+        if name in PATH_OPTIONS:
+            words[i + 1] = str(Path(value).resolve())
+    return words
+
+
+def _sentence(message: str, path: Path | None) -> str:
+    source = f" (in {path})" if path is not None and str(path) not in message else ""
+    return " ".join(message.split()) + source
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if value < least:
+        raise ConfigError(f"{name}={value}: must be at least {least}.")

@@ -1,0 +1,206 @@
+"""The run folder: where each file of a run lies, and what happened when.
+
+The folder is enough to resume the run and to audit it. `run.toml` is written first; a folder whose
+`run.toml` differs from the command is refused, so that two experiments never mix.
+"""
+
+import hashlib
+import json
+import time
+import tomllib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limbeck.distill.config import DistillConfig
+from limbeck.errors import ConfigError, LimbeckWarning
+from limbeck.storage import append_line, write_text
+
+START = "start"
+WARNING = "warning"
+LOCATION_KEYS = ("out", "ledger")
+"""Settings that say where things lie, not what they are: a folder may be moved and resumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a run.
+
+    Args:
+        stage: Part of the run, such as "data", "answers" or the name of an arm.
+        message: One line for a person.
+        done: Units of the stage that are finished.
+        total: All units of the stage, or 0 when it has none.
+        detail: Numbers that a program may want.
+    """
+
+    stage: str
+    message: str
+    done: int = 0
+    total: int = 0
+    detail: Mapping[str, float | int | str] = field(default_factory=dict)
+
+
+Listener = Callable[[Event], None]
+
+
+def ignore(_event: Event) -> None:
+    """Listen to nothing."""
+
+
+class RunFolder:
+    """Paths of a run, and its log of events.
+
+    Args:
+        root: The folder; made when it is not there.
+        listener: Told of every event, logged or not.
+        writes: False in the helper processes of a distributed run, which only read.
+    """
+
+    def __init__(self, root: Path, listener: Listener = ignore, *, writes: bool = True) -> None:
+        self.root = root
+        self.data = root / "data"
+        self.encoded = root / "encoded"
+        self.checkpoints = root / "checkpoints"
+        self.selections = root / "selections"
+        self.teacher = root / "teacher"
+        self.student = root / "student"
+        self.metrics = root / "metrics.json"
+        self.report = root / "report.html"
+        self.events = root / "events.jsonl"
+        self._listener = listener
+        self._writes = writes
+
+    def claim(self, config: DistillConfig) -> None:
+        """Write `run.toml`, or check that the one there says the same.
+
+        Raises:
+            ConfigError: the folder holds a run with other settings; some are named.
+        """
+        path = self.root / "run.toml"
+        if path.exists():
+            before = tomllib.loads(path.read_text())
+            differing = _differences(_comparable(before), _comparable(_plain(config)))
+            if differing:
+                raise ConfigError(
+                    f"{self.root} holds a run with another {', '.join(differing[:3])}; "
+                    f"choose another folder with --out, or delete this one to start anew."
+                )
+        elif self._writes:
+            write_text(path, to_toml(config))
+
+    def log(self, stage: str, message: str, **detail: float | int | str) -> None:
+        """Keep an event in `events.jsonl` and tell the listener."""
+        event = Event(stage, message, detail=detail)
+        if self._writes:
+            record = {"at": round(time.time(), 3), "stage": stage, "message": message, **detail}
+            append_line(self.events, json.dumps(record, ensure_ascii=False))
+        self._listener(event)
+
+    def tell(self, event: Event) -> None:
+        """Tell the listener of progress that is not worth a line in the log."""
+        self._listener(event)
+
+    @contextmanager
+    def collecting_warnings(self) -> Iterator[None]:
+        """Log our own warnings instead of showing them; those of other libraries pass."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", LimbeckWarning)
+            show = warnings.showwarning
+
+            def keep(
+                message: Warning | str,
+                category: type[Warning],
+                filename: str,
+                lineno: int,
+                file: TextIO | None = None,
+                line: str | None = None,
+            ) -> None:
+                if issubclass(category, LimbeckWarning):
+                    self.log(WARNING, str(message))
+                else:
+                    show(message, category, filename, lineno, file, line)
+
+            warnings.showwarning = keep
+            yield
+
+    def warnings(self) -> tuple[str, ...]:
+        """Everything that the run has warned about, each once, in order."""
+        found = [event["message"] for event in self._logged() if event["stage"] == WARNING]
+        return tuple(dict.fromkeys(found))
+
+    def seconds(self) -> float:
+        """Seconds worked so far, over all the times that the run was started."""
+        total, last = 0.0, None
+        for event in self._logged():
+            if event["stage"] != START and last is not None:
+                total += event["at"] - last
+            last = event["at"]
+        return total
+
+    def _logged(self) -> Iterator[dict[str, Any]]:
+        if not self.events.exists():
+            return
+        for line in self.events.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:  # torn by a kill in the middle of the line
+                continue
+
+
+def to_toml(config: DistillConfig) -> str:
+    """Write a configuration as TOML that `load_config` reads back to the same object."""
+    return "\n".join(_table("", _plain(config))).lstrip() + "\n"
+
+
+def settings_hash(*parts: object) -> str:
+    """Hash of plain values, as 32 hexadecimal digits."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def content_hash(*ids: NDArray[np.uint8]) -> str:
+    """Hash of arrays of ids, as 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in ids:
+        digest.update(len(part).to_bytes(8, "little") + np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
+
+
+def _plain(config: DistillConfig) -> dict[str, object]:
+    plain = json.loads(json.dumps(asdict(config), default=str))
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _table(name: str, values: Mapping[str, object]) -> list[str]:
+    lines = [f"\n[{name}]"] if name else []
+    lines += [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        for key, value in values.items()
+        if not isinstance(value, dict) and value is not None
+    ]
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            lines += _table(f"{name}.{key}" if name else key, value)
+    return lines
+
+
+def _comparable(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _comparable(value, f"{prefix}{key}.")
+        elif value is not None and prefix + key not in LOCATION_KEYS:
+            flat[prefix + key] = value
+    return flat
+
+
+def _differences(before: dict[str, object], now: dict[str, object]) -> list[str]:
+    return [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]

@@ -1,0 +1,376 @@
+"""The training loop: one minibatch of pool rows and one of labelled rows a step.
+
+The loss is the mean over the pool rows of the objective's loss plus the mean over the labelled rows
+of cross-entropy with their true labels. Whatever is random is a function of the seed and the step,
+or lives in the checkpoint, so a run that was killed ends with the same bytes as one that was not
+(same threads, same torch, same machine type).
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from limbeck.distill import checkpoint, rng
+from limbeck.distill.batches import EndlessPermutation
+from limbeck.distill.checkpoint import CurvePoint, Progress
+from limbeck.distill.config import TrainConfig
+from limbeck.numerics.metrics import accuracy, nll
+from limbeck.objectives.base import Objective, StudentOut, Targets
+from limbeck.students.base import Encoder, Ragged, Student, StudentModule
+from limbeck.students.store import Store
+from limbeck.trust.temperature import Temperature
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """Encoded rows with true labels (int64, shape (n,))."""
+
+    rows: Store
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class Pool(Protocol):
+    """Encoded pool rows together with what the objective wants of them."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[Ragged, Targets]:
+        """Rows by position and their targets."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One student to train.
+
+    Args:
+        name: Shown while it trains.
+        student: Freshly initialised; its module is trained in place.
+        objective: Fitted.
+        labelled: Rows with true labels, or None.
+        pool: Rows with answers, or None for an objective that needs none.
+        held_out: Rows on which the best step is chosen, or None to keep the last step.
+        train: Steps, batches, rates.
+        steps: Length of the schedule.
+        stop_at: Step to stop at, at most `steps`.
+        learning_rate: Peak of the schedule.
+        seed: Seeds order and dropout.
+    """
+
+    name: str
+    student: Student
+    objective: Objective
+    labelled: Labelled | None
+    pool: Pool | None
+    held_out: Labelled | None
+    train: TrainConfig
+    steps: int
+    stop_at: int
+    learning_rate: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What training gave; the student's module holds the weights of `best_step`."""
+
+    best_step: int
+    last_step: int
+    seconds: float
+    curve: tuple[CurvePoint, ...]
+
+    @property
+    def best(self) -> CurvePoint | None:
+        """The evaluation at `best_step`, or None when nothing was held out."""
+        return next((p for p in self.curve if p.step == self.best_step), None)
+
+
+def train(
+    job: Job,
+    path: Path,
+    settings: str,
+    accelerator: "Accelerator",
+    on_step: Callable[[int, CurvePoint | None], None],
+) -> Trained:
+    """Train a student, going on from the checkpoint at `path` when there is one.
+
+    Args:
+        job: What to train.
+        path: The checkpoint's file; rewritten at every evaluation.
+        settings: Hash of everything that shapes the job.
+        accelerator: Where to train; the caller made it, so that many jobs share it.
+        on_step: Called after every step with the step and, after an evaluation, its point.
+
+    Raises:
+        StorageError: the checkpoint cannot be written or belongs to another job.
+    """
+    progress = checkpoint.load(path, settings) or Progress(settings)
+    with rng.isolated(job.seed):
+        run = _Run(job, accelerator, progress)
+        run.restore()
+        try:
+            for step in run.steps():
+                point = run.step(step)
+                if point is not None:
+                    run.keep()
+                    if accelerator.is_main_process:
+                        checkpoint.save(progress, path)
+                on_step(step + 1, point)
+        finally:
+            run.close()
+    return run.finish()
+
+
+class _Run:
+    """State of one call of `train`."""
+
+    def __init__(self, job: Job, accelerator: "Accelerator", progress: Progress) -> None:
+        self.job = job
+        self.accelerator = accelerator
+        self.progress = progress
+        self.module: StudentModule = job.student.module.to(accelerator.device)
+        self.optimizer = build_optimizer(job)
+        self.wrapped, self.optimizer = accelerator.prepare(self.module, self.optimizer)
+        self.feed = _Feed(job, accelerator.process_index, accelerator.num_processes)
+        self.every = max(1, job.steps // job.train.evaluations)
+        # Summed on the device: reading the loss at every step would make a GPU wait.
+        self.loss_sum = torch.zeros((), device=accelerator.device)
+
+    def restore(self) -> None:
+        """Go on from the checkpoint, if it has taken any step."""
+        if self.progress.step == 0:
+            return
+        self.module.load_state_dict(self.progress.group("model"))
+        checkpoint.load_optimizer(_bare(self.optimizer), self.progress.group("optimizer"))
+        self.job.objective.load_state_dict(self.progress.group("objective"))
+        rng.restore(self.progress.group("rng"))
+
+    def steps(self) -> Iterator[int]:
+        """Steps still to take, each prepared while the one before it runs."""
+        while not self.progress.finished:
+            self.feed.prefetch(self.progress.step, self.job.stop_at)
+            yield self.progress.step
+
+    def step(self, step: int) -> CurvePoint | None:
+        """Take one gradient step; evaluate when it is time."""
+        began = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.job, step)
+        self.wrapped.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._loss(step)
+        self.accelerator.backward(loss)
+        if self.job.train.clip_norm > 0:
+            self.accelerator.clip_grad_norm_(self.module.parameters(), self.job.train.clip_norm)
+        self.optimizer.step()
+        progress = self.progress
+        self.loss_sum += loss.detach()
+        progress.step = step + 1
+        last = progress.step >= self.job.stop_at
+        point = self._evaluate() if last or progress.step % self.every == 0 else None
+        progress.finished = last or self._out_of_patience()
+        progress.seconds += time.perf_counter() - began
+        return point
+
+    def _loss(self, step: int) -> Tensor:
+        batch = self.feed.get(step)
+        device = self.accelerator.device
+        out = self.wrapped({name: t.to(device) for name, t in batch.inputs.items()})
+        n = batch.pool_rows
+        loss = torch.zeros((), device=device)
+        if batch.targets is not None:
+            part = StudentOut(out.outputs[:n], out.embedding[:n])
+            loss = loss + self.job.objective.loss(part, batch.targets.to(device), None).mean()
+        if batch.labels is not None:
+            part = StudentOut(out.outputs[n:], out.embedding[n:])
+            loss = loss + self.job.objective.loss(part, None, batch.labels.to(device)).mean()
+        return loss
+
+    def _evaluate(self) -> CurvePoint:
+        progress = self.progress
+        since = progress.step - (progress.curve[-1].step if progress.curve else 0)
+        train_loss = float(self.loss_sum) / since
+        self.loss_sum.zero_()
+        held_out = self.job.held_out
+        if held_out is None:
+            point = CurvePoint(progress.step, train_loss, 0.0, 0.0, 0.0, 1.0)
+        else:
+            log_probs = predict(self.module, self.job, held_out.rows, self.accelerator.device)
+            temperature = Temperature.fit(log_probs, held_out.labels)
+            labels = held_out.labels.numpy()
+            point = CurvePoint(
+                step=progress.step,
+                train_loss=train_loss,
+                accuracy=accuracy(log_probs.numpy(), labels),
+                nll=nll(log_probs.numpy(), labels),
+                calibrated_nll=nll(temperature.apply(log_probs).numpy(), labels),
+                temperature=temperature.value,
+            )
+        progress.curve.append(point)
+        last = len(progress.curve) - 1
+        if held_out is None or last == 0 or _score(point) > _score(progress.curve[progress.best]):
+            progress.best = last
+        return point
+
+    def keep(self) -> None:
+        """Copy the state into the progress, and the weights beside it when they are the best."""
+        progress, job = self.progress, self.job
+        weights = self.module.state_dict()
+        if progress.best == len(progress.curve) - 1:
+            progress.set_group("best", weights)
+        progress.set_group("model", weights)
+        progress.set_group("optimizer", checkpoint.optimizer_tensors(_bare(self.optimizer)))
+        progress.set_group("objective", job.objective.state_dict())
+        progress.set_group("rng", rng.states())
+
+    def _out_of_patience(self) -> bool:
+        progress, patience = self.progress, self.job.train.patience
+        return patience > 0 and len(progress.curve) - 1 - progress.best >= patience
+
+    def finish(self) -> Trained:
+        """Load the best weights into the student."""
+        progress = self.progress
+        self.module.load_state_dict(progress.group("best"))
+        self.module.eval()
+        return Trained(
+            best_step=progress.curve[progress.best].step,
+            last_step=progress.step,
+            seconds=progress.seconds,
+            curve=tuple(progress.curve),
+        )
+
+    def close(self) -> None:
+        self.feed.close()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """Pool rows first, labelled rows after them."""
+
+    inputs: dict[str, Tensor]
+    pool_rows: int
+    targets: Targets | None
+    labels: Tensor | None
+
+
+class _Feed:
+    """Reads the minibatch of the next step in a thread while the current step computes."""
+
+    def __init__(self, job: Job, rank: int, world: int) -> None:
+        self._job = job
+        self._rank = rank
+        self._world = world
+        train = job.train
+        self._pool_rows = self._labelled_rows = None
+        if job.pool is not None:
+            self._pool_rows = EndlessPermutation(
+                len(job.pool), train.pool_batch * world, 2 * job.seed
+            )
+        if job.labelled is not None:
+            self._labelled_rows = EndlessPermutation(
+                len(job.labelled), train.labelled_batch * world, 2 * job.seed + 1
+            )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="limbeck-feed")
+        self._ahead: dict[int, Future[_Batch]] = {}
+
+    def prefetch(self, step: int, stop: int) -> None:
+        """Begin to read this step and the next."""
+        for ahead in range(step, min(step + 2, stop)):
+            if ahead not in self._ahead:
+                self._ahead[ahead] = self._thread.submit(self._read, ahead)
+
+    def get(self, step: int) -> _Batch:
+        """The minibatch of a step that was prefetched."""
+        return self._ahead.pop(step).result()
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def _read(self, step: int) -> _Batch:
+        parts: list[Ragged] = []
+        targets = labels = None
+        if self._pool_rows is not None and self._job.pool is not None:
+            rows = self._mine(self._pool_rows.rows(step))
+            ragged, targets = self._job.pool.take(rows)
+            parts.append(ragged)
+        pool_rows = len(parts[0]) if parts else 0
+        if self._labelled_rows is not None and self._job.labelled is not None:
+            rows = self._mine(self._labelled_rows.rows(step))
+            parts.append(self._job.labelled.rows.take(rows))
+            labels = self._job.labelled.labels[torch.from_numpy(rows)]
+        return _Batch(_collate(self._job.student.encoder, parts), pool_rows, targets, labels)
+
+    def _mine(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return rows[self._rank :: self._world]
+
+
+def _collate(encoder: Encoder, parts: list[Ragged]) -> dict[str, Tensor]:
+    joined = Ragged(
+        np.concatenate([p.values for p in parts]), np.concatenate([p.lengths for p in parts])
+    )
+    return encoder.collate(joined)
+
+
+def build_optimizer(job: Job) -> torch.optim.Optimizer:
+    """AdamW over the student and what the objective trains with it; no decay of vectors."""
+    parameters = [*job.student.module.parameters(), *job.objective.parameters()]
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": job.train.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=job.learning_rate,
+        fused=True,
+    )
+
+
+def learning_rate(job: Job, step: int) -> float:
+    """Linear warm-up, then half a cosine down to zero at the end of the schedule."""
+    warmup = max(1, round(job.train.warmup * job.steps))
+    if step < warmup:
+        return job.learning_rate * (step + 1) / warmup
+    share = (step - warmup) / max(1, job.steps - warmup)
+    return job.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+@torch.no_grad()
+def predict(
+    module: StudentModule, job: Job, rows: Store, device: torch.device, batch: int = 1024
+) -> Tensor:
+    """Log-probabilities of all rows in eval mode, float32, shape (n, C), on the CPU."""
+    module.eval()
+    parts = []
+    for start in range(0, len(rows), batch):
+        ragged = rows.take(np.arange(start, min(start + batch, len(rows)), dtype=np.int64))
+        inputs = job.student.encoder.collate(ragged)
+        out = module({name: t.to(device) for name, t in inputs.items()})
+        parts.append(job.objective.class_log_probs(out).cpu())
+    return torch.cat(parts)
+
+
+def _score(point: CurvePoint) -> tuple[float, float]:
+    """Accuracy first; a tie goes to the better calibrated likelihood."""
+    return (point.accuracy, -point.calibrated_nll)
+
+
+def _bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser inside Accelerate's wrapper."""
+    inner = getattr(optimizer, "optimizer", optimizer)
+    assert isinstance(inner, torch.optim.Optimizer)
+    return inner

@@ -1,0 +1,87 @@
+"""Put the student that ships into its folder: weights, ONNX, model card, example."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limbeck.data import Splits
+from limbeck.distill.arms import Arm
+from limbeck.distill.card import write_card
+from limbeck.distill.export import ExportReport, OnnxFile, export_onnx
+from limbeck.distill.folder import RunFolder
+from limbeck.errors import MissingExtraError
+from limbeck.report.record import Latency, Size
+from limbeck.students import measure_latency, save
+
+SAMPLE_ROWS = 1000
+
+
+def ship(
+    chosen: Arm, splits: Splits, folder: RunFolder, *, threshold: float
+) -> tuple[Size, dict[str, str]]:
+    """Write the student folder.
+
+    Args:
+        chosen: The arm that ships.
+        splits: Test rows give the sample on which exports are checked and timed.
+        folder: The run's folder.
+        threshold: Rows whose top probability is at most this are better sent to the teacher.
+
+    Returns:
+        What it weighs and how fast it is, and why something is missing.
+    """
+    count = min(SAMPLE_ROWS, len(splits.test))
+    sample = splits.test.take(np.arange(count)).select(list(splits.schema.inputs))
+    labels: NDArray[np.int64] | None = splits.test.labels
+    assert labels is not None
+    save(chosen.student, folder.student, temperature=chosen.temperature, threshold=threshold)
+    missing: dict[str, str] = {}
+    report: ExportReport | None = None
+    try:
+        report = export_onnx(
+            chosen.student,
+            folder.student,
+            temperature=chosen.temperature,
+            sample=sample,
+            labels=labels[:count],
+        )
+    except MissingExtraError as error:
+        # Named in the log and the report: the student itself is complete without it.
+        missing["export"] = str(error)
+        folder.log("export", f"no ONNX: {error}")
+    latencies = (
+        (*_timed(report.float32), *_timed(report.int8))
+        if report is not None
+        else (_torch_latency(folder, sample.slice(0, 200)),)
+    )
+    write_card(
+        chosen.student,
+        folder.student,
+        temperature=chosen.temperature,
+        threshold=threshold,
+        report=report,
+        facts={"Trained as": chosen.title, "Validation accuracy": f"{chosen.accuracy:.1%}"},
+    )
+    files = sorted(p for p in folder.student.iterdir() if p.is_file())
+    size = Size(
+        parameters=sum(p.numel() for p in chosen.student.module.parameters()),
+        files=tuple((p.name, p.stat().st_size) for p in files),
+        latencies=latencies,
+        onnx_difference=None if report is None else report.float32.difference,
+        int8_accuracy=None if report is None else report.int8.accuracy,
+    )
+    return size, missing
+
+
+def _timed(file: OnnxFile) -> tuple[Latency, Latency]:
+    return (
+        Latency(f"{file.name}, encoded row", file.encoded.p50_ms, file.encoded.p95_ms),
+        Latency(f"{file.name}, raw row", file.raw.p50_ms, file.raw.p95_ms),
+    )
+
+
+def _torch_latency(folder: RunFolder, sample: object) -> Latency:
+    import pyarrow as pa
+
+    assert isinstance(sample, pa.RecordBatch)
+    found = measure_latency(folder.student, sample)
+    return Latency("PyTorch, raw row", found.p50_ms, found.p95_ms)

@@ -1,0 +1,300 @@
+"""Buying answers in this process: reserve, ask, record, a batch at a time, several in flight.
+
+Only this module's own thread touches the ledger; worker threads do nothing but ask. Whatever
+happens, when `purchase` ends each question is recorded, given back, or marked unknown.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from limbeck.answers import Answers
+from limbeck.data.dataset import Dataset
+from limbeck.data.ids import distinct
+from limbeck.engines.questions import ask_about
+from limbeck.errors import BudgetError, ConfigError, LimbeckError
+from limbeck.ledger.base import Budget, Ledger, Reservation, Spending
+from limbeck.teachers.base import Replies, Teacher
+
+INTERRUPT_GRACE_SECONDS = 5.0
+"""How long Ctrl-C waits for replies in flight; any other error waits until they come."""
+
+_EXAMPLES = 5
+_POLL_SECONDS = 0.25
+_PATIENCE_SECONDS = 600.0  # for questions that another process has in flight
+
+Progress = Callable[[int, int, Spending], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PurchaseReport:
+    """What came of a purchase.
+
+    Args:
+        ids: Question of each row, uint8, shape (n, 16): the key of its answer in the ledger.
+        answered: Which rows have an answer in the ledger now, bool, shape (n,).
+        questions: Distinct questions among the rows.
+        cached: Questions that the ledger held before: they cost nothing.
+        bought: Questions answered by this purchase.
+        failed: Questions asked by this purchase without an answer.
+        failures: Sentences of the first few failures.
+        exhausted: Whether the budget ended before the questions did.
+        stopped: Whether `stop` ended the purchase.
+        spent: What the run has spent in all.
+    """
+
+    ids: NDArray[np.uint8]
+    answered: NDArray[np.bool_]
+    questions: int
+    cached: int
+    bought: int
+    failed: int
+    failures: tuple[str, ...]
+    exhausted: bool
+    stopped: bool
+    spent: Spending
+
+
+def purchase(
+    teacher: Teacher,
+    ledger: Ledger,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    *,
+    run: str,
+    budget: Budget,
+    batch_size: int = 256,
+    on_progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> PurchaseReport:
+    """See to it that rows have answers in the ledger, as far as the budget goes.
+
+    Questions that the ledger holds are free, equal questions are asked once, rows are asked about
+    in the order given. Calling it again goes on where it ended.
+
+    Args:
+        teacher: Who is asked, `teacher.max_in_flight` batches at a time.
+        ledger: Where answers go, and whose budget holds.
+        dataset: Where the rows are.
+        rows: Positions, int64, shape (n,), repeats allowed.
+        run: Whose budget it is.
+        budget: What the run may spend in all.
+        batch_size: Questions put at a time, >= 1.
+        on_progress: Called after each batch with questions done, questions in all, and spending.
+        stop: Asked before each batch; true ends the purchase after what is in flight.
+
+    Raises:
+        ConfigError: `batch_size` is below 1.
+        TeacherError, AnswerError: the teacher broke; what came back before is recorded.
+
+    Guarantee: the budget is never passed, and no question with a recorded answer is asked again.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size}: must be >= 1; 256 is usual.")
+    ids = ask_about(teacher, dataset, rows)
+    first, _ = distinct(ids)
+    info = {"classes": list(teacher.classes), "columns": list(teacher.columns)}
+    ledger.describe(teacher.fingerprint, info)
+    missing = first[~ledger.known(teacher.fingerprint, ids[first])]
+    buyer = _Buyer(
+        teacher=teacher,
+        ledger=ledger,
+        dataset=dataset,
+        rows=rows,
+        ids=ids,
+        run=run,
+        budget=budget,
+        batch_size=batch_size,
+        on_progress=on_progress,
+        stop=stop,
+        questions=len(first),
+        cached=len(first) - len(missing),
+    )
+    buyer.buy(missing)
+    return PurchaseReport(
+        ids=ids,
+        answered=ledger.known(teacher.fingerprint, ids),
+        questions=buyer.questions,
+        cached=buyer.cached,
+        bought=buyer.bought,
+        failed=buyer.failed,
+        failures=tuple(buyer.failures),
+        exhausted=buyer.exhausted,
+        stopped=buyer.stopped,
+        spent=ledger.spent(run),
+    )
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Buyer:
+    """One purchase while it runs. Positions are positions in `ids`, one for each question."""
+
+    teacher: Teacher
+    ledger: Ledger
+    dataset: Dataset
+    rows: NDArray[np.int64]
+    ids: NDArray[np.uint8]
+    run: str
+    budget: Budget
+    batch_size: int
+    on_progress: Progress | None
+    stop: Callable[[], bool] | None
+    questions: int
+    cached: int
+    bought: int = 0
+    failed: int = 0
+    failures: list[str] = field(default_factory=list)
+    exhausted: bool = False
+    stopped: bool = False
+    elsewhere: list[NDArray[np.int64]] = field(default_factory=list)
+    """Not granted: in flight in another process, or not affordable."""
+    in_flight: dict[Future[Replies], Reservation] = field(default_factory=dict)
+
+    def buy(self, missing: NDArray[np.int64]) -> None:
+        """Ask about all questions that have no answer; leave nothing reserved, whatever happens."""
+        pool = ThreadPoolExecutor(self.teacher.max_in_flight, thread_name_prefix="limbeck-ask")
+        try:
+            self._tell()
+            self._ask_all(pool, missing)
+            self._wait_for_others(pool)
+        except BaseException as error:
+            self._give_up(None if isinstance(error, Exception) else INTERRUPT_GRACE_SECONDS)
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _ask_all(self, pool: ThreadPoolExecutor, positions: NDArray[np.int64]) -> None:
+        for start in range(0, len(positions), self.batch_size):
+            if self._must_end():
+                break
+            self._start(pool, positions[start : start + self.batch_size])
+            while len(self.in_flight) >= self.teacher.max_in_flight:
+                self._collect()
+        while self.in_flight:
+            self._collect()
+
+    def _must_end(self) -> bool:
+        self.stopped = self.stopped or (self.stop is not None and self.stop())
+        return self.exhausted or self.stopped
+
+    def _tell(self) -> None:
+        if self.on_progress is not None:
+            done = self.cached + self.bought
+            self.on_progress(done, self.questions, self.ledger.spent(self.run))
+
+    def _start(self, pool: ThreadPoolExecutor, batch: NDArray[np.int64]) -> None:
+        """Reserve what can be reserved of a batch and put the questions."""
+        granted = self._reserve(batch)
+        if granted is None:
+            return
+        reservation, positions = granted
+        try:
+            rows = self.dataset.take(self.rows[positions])
+            future = pool.submit(self.teacher.ask, reservation.ids, rows)
+        except BaseException:
+            self.ledger.release(reservation, unknown=False)
+            raise
+        self.in_flight[future] = reservation
+
+    def _reserve(self, batch: NDArray[np.int64]) -> tuple[Reservation, NDArray[np.int64]] | None:
+        """Reserve a batch, or the part of it that is free and affordable; None: nothing is."""
+        wanted = batch
+        while True:
+            worst = self.teacher.quote(self.dataset.take(self.rows[wanted]))
+            try:
+                reservation = self.ledger.reserve(
+                    self.run, self.teacher.fingerprint, self.ids[wanted], worst, self.budget
+                )
+            except BudgetError:
+                self.exhausted = True
+                return None
+            granted = _members(self.ids[wanted], reservation.ids)
+            if not granted.all():
+                self.elsewhere.append(wanted[~granted])
+            if not granted.any():
+                return None
+            if granted.all() or self._covers(reservation, wanted[granted]):
+                return reservation, wanted[granted]
+            # Dear questions were granted at the average price of the batch: reserve them again at
+            # their own, so that the budget of money holds whatever they turn out to cost.
+            self.ledger.release(reservation, unknown=False)
+            wanted = wanted[granted]
+
+    def _covers(self, reservation: Reservation, positions: NDArray[np.int64]) -> bool:
+        if self.budget.money is None:
+            return True
+        quote = self.teacher.quote(self.dataset.take(self.rows[positions]))
+        return quote.micros <= reservation.worst.micros
+
+    def _collect(self) -> None:
+        """Record the batches that have come back; wait for one if none has."""
+        done, _ = wait(self.in_flight, return_when=FIRST_COMPLETED)
+        for future in done:
+            self._record(future)
+        self._tell()
+
+    def _record(self, future: Future[Replies]) -> None:
+        reservation = self.in_flight[future]
+        replies = future.result()  # an exception of `ask` leaves the reservation in flight
+        try:
+            answers, _ = self.teacher.parse(replies)
+        except LimbeckError as error:
+            if reservation.worst.micros > 0:
+                self._record_unreadable(reservation, replies, str(error))
+                del self.in_flight[future]
+            raise
+        self.ledger.record(reservation, replies, answers, self.teacher.keep_raw)
+        del self.in_flight[future]
+        if len(replies.ids) < len(reservation.ids):
+            self.ledger.release(reservation, unknown=True)
+        self.bought += len(answers)
+        self.failed += len(reservation.ids) - len(answers)
+        told = [sentence for sentence in replies.failure if sentence is not None]
+        self.failures += told[: _EXAMPLES - len(self.failures)]
+
+    def _record_unreadable(self, reservation: Reservation, replies: Replies, sentence: str) -> None:
+        """Settle what was billed for replies that the parser broke on; their raw text is kept."""
+        failed = Replies(replies.ids, replies.raw, replies.price, [sentence] * len(replies.ids))
+        nothing = Answers(replies.ids[:0], torch.zeros(0, len(self.teacher.classes)))
+        self.ledger.record(reservation, failed, nothing, self.teacher.keep_raw)
+
+    def _wait_for_others(self, pool: ThreadPoolExecutor) -> None:
+        """Take the answers that another process buys; buy what it gives back."""
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while self.elsewhere and time.monotonic() < end and not self._must_end():
+            waiting, self.elsewhere = np.concatenate(self.elsewhere), []
+            known = self.ledger.known(self.teacher.fingerprint, self.ids[waiting])
+            self.cached += int(known.sum())
+            tried = self.bought + self.failed
+            self._ask_all(pool, waiting[~known])
+            if self.elsewhere and self.bought + self.failed == tried:
+                time.sleep(_POLL_SECONDS)
+
+    def _give_up(self, grace_seconds: float | None) -> None:
+        """Record what came back, and give the rest back."""
+        for future in list(self.in_flight):
+            if future.cancel():  # never started
+                self.ledger.release(self.in_flight.pop(future), unknown=False)
+        wait(self.in_flight, timeout=grace_seconds)
+        for future, reservation in list(self.in_flight.items()):
+            if future.done() and future.exception() is None:
+                # The error that brought us here is the one to tell; it is raised after this.
+                with contextlib.suppress(Exception):
+                    self._record(future)
+            if future in self.in_flight:
+                # What cannot cost anything cannot have been billed either.
+                self.ledger.release(reservation, unknown=reservation.worst.micros > 0)
+
+
+def _members(ids: NDArray[np.uint8], granted: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which of `ids` were granted; granted ids come in the same order."""
+    if len(ids) == len(granted):
+        return np.ones(len(ids), np.bool_)
+    keys = {bytes(key) for key in granted}
+    return np.array([bytes(key) in keys for key in ids], np.bool_)

@@ -1,0 +1,105 @@
+"""The protocol of a ledger: every answer paid for, kept before it is used.
+
+A purchase is reserve -> ask -> record. `reserve` takes queries and worst-case money out of the
+budget in one atomic step; `record` writes replies and answers and settles the real price in one
+transaction; only then may anyone read the answers. Failures are recorded and never served.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limbeck.answers import Answers
+from limbeck.teachers.base import Money, Replies
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one run may spend.
+
+    Args:
+        queries: Answers that may be bought, >= 0.
+        money: Most that they may cost, or None for no limit.
+    """
+
+    queries: int
+    money: Money | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What one run has spent.
+
+    Args:
+        answered: Answers that were paid for and can be read.
+        failed: Questions that were paid for, or tried, without an answer.
+        reserved: Questions in flight.
+        unknown: Questions in flight when a process died: they may have been billed.
+        money: Settled price plus what is still reserved.
+    """
+
+    answered: int
+    failed: int
+    reserved: int
+    unknown: int
+    money: Money
+
+    @property
+    def queries(self) -> int:
+        """What counts against the budget of queries."""
+        return self.answered + self.failed + self.reserved + self.unknown
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reservation:
+    """A place in the budget for these questions.
+
+    Args:
+        key: Names the reservation in the ledger.
+        ids: Questions that were granted, uint8, shape (m, 16), distinct, none answered already.
+        worst: The most that they can cost: what is held of the budget.
+    """
+
+    key: int
+    ids: NDArray[np.uint8]
+    worst: Money
+
+
+class Ledger(Protocol):
+    """Where answers live. One implementation keeps them in SQLite."""
+
+    def describe(self, fingerprint: str, info: Mapping[str, object]) -> None:
+        """Keep plain JSON facts about a teacher (its classes, its columns) beside its answers."""
+
+    def known(self, fingerprint: str, ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which of these questions have an answer, bool, shape (n,). Costs nothing."""
+
+    def reserve(
+        self, run: str, fingerprint: str, ids: NDArray[np.uint8], worst: Money, budget: Budget
+    ) -> Reservation:
+        """Reserve distinct unanswered questions, at most `worst` in all.
+
+        Raises:
+            BudgetError: not even one more question fits into the budget.
+        """
+
+    def record(
+        self, reservation: Reservation, replies: Replies, answers: Answers, keep_raw: bool
+    ) -> None:
+        """Write replies and answers and settle their price, in one transaction."""
+
+    def release(self, reservation: Reservation, *, unknown: bool) -> None:
+        """Give back what was not recorded; `unknown` marks questions that may have been billed."""
+
+    def answers(self, fingerprint: str, ids: NDArray[np.uint8]) -> Answers:
+        """Read answers in the order of `ids`, repeats allowed.
+
+        Raises:
+            LimbeckError: a question has no answer.
+        """
+
+    def spent(self, run: str) -> Spending:
+        """What a run has spent so far."""

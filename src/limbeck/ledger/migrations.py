@@ -1,0 +1,106 @@
+"""The ledger's schema, as numbered steps: step i brings a file from version i to version i + 1.
+
+A file carries its version in `PRAGMA user_version` and Limbeck's mark in `PRAGMA application_id`.
+A step that has been released is never edited; a change of schema is a new step at the end.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from limbeck.errors import StorageError
+
+APPLICATION_ID = 0x4C4D424B  # "LMBK"
+
+
+def _first_schema(connection: sqlite3.Connection) -> None:
+    """Teachers, answers, reservations with an attempt a question, and an append-only log."""
+    # Answers are an ordinary table with a narrow unique index: `known` reads the index alone, and
+    # wide embeddings do not thin out the tree that every look-up walks.
+    for statement in (
+        """CREATE TABLE teachers (
+            id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE, info TEXT NOT NULL,
+            num_classes INTEGER, embedding_dim INTEGER) STRICT""",
+        """CREATE TABLE answers (
+            id INTEGER PRIMARY KEY, teacher INTEGER NOT NULL REFERENCES teachers(id),
+            question BLOB NOT NULL, probs BLOB NOT NULL, embedding BLOB, raw BLOB,
+            price INTEGER NOT NULL, server_version TEXT, run TEXT NOT NULL,
+            at INTEGER NOT NULL) STRICT""",
+        "CREATE UNIQUE INDEX answers_key ON answers(teacher, question)",
+        # The counters of a reservation are recomputed from its attempts whenever those change, so
+        # that what a run has spent is a sum over batches, not over questions.
+        """CREATE TABLE reservations (
+            id INTEGER PRIMARY KEY, run TEXT NOT NULL, teacher INTEGER NOT NULL,
+            owner TEXT NOT NULL, currency TEXT NOT NULL, at INTEGER NOT NULL,
+            answered INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0,
+            in_flight INTEGER NOT NULL DEFAULT 0, unknown INTEGER NOT NULL DEFAULT 0,
+            micros INTEGER NOT NULL DEFAULT 0) STRICT""",
+        "CREATE INDEX reservations_run ON reservations(run)",
+        "CREATE INDEX reservations_open ON reservations(in_flight) WHERE in_flight > 0",
+        """CREATE TABLE attempts (
+            reservation INTEGER NOT NULL REFERENCES reservations(id),
+            question BLOB NOT NULL, teacher INTEGER NOT NULL, worst INTEGER NOT NULL,
+            state TEXT NOT NULL DEFAULT 'reserved'
+                CHECK (state IN ('reserved', 'settled', 'failed', 'unknown', 'released')),
+            price INTEGER NOT NULL DEFAULT 0, failure TEXT, raw BLOB,
+            PRIMARY KEY (reservation, question)) STRICT, WITHOUT ROWID""",
+        # The file itself refuses to have one question in flight twice.
+        """CREATE UNIQUE INDEX attempts_in_flight ON attempts(teacher, question)
+            WHERE state = 'reserved'""",
+        """CREATE TABLE events (
+            id INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, run TEXT NOT NULL,
+            detail TEXT NOT NULL) STRICT""",
+        """CREATE TRIGGER events_stay BEFORE UPDATE ON events
+            BEGIN SELECT RAISE(ABORT, 'events are append-only'); END""",
+        """CREATE TRIGGER events_last BEFORE DELETE ON events
+            BEGIN SELECT RAISE(ABORT, 'events are append-only'); END""",
+    ):
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_schema,)
+
+
+def check_file(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse, without a change to it, a file that this version cannot use.
+
+    Raises:
+        StorageError: the file belongs to another program, or to a newer Limbeck.
+    """
+    version = _pragma(connection, "user_version")
+    ours = _pragma(connection, "application_id") == APPLICATION_ID
+    used = version or connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+    if used and not ours:
+        raise StorageError(
+            f"{path} is an SQLite file of another program, expected a Limbeck ledger; "
+            f"give another path."
+        )
+    if version > len(MIGRATIONS):
+        raise StorageError(
+            f"{path} has schema version {version} but this Limbeck knows versions up to "
+            f"{len(MIGRATIONS)}; update Limbeck, the file was left as it is."
+        )
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the open file to the newest version, inside a transaction of the caller's.
+
+    Raises:
+        StorageError: as `check_file`.
+    """
+    check_file(connection, path)
+    for step in MIGRATIONS[_pragma(connection, "user_version") :]:
+        step(connection)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+def is_current(connection: sqlite3.Connection) -> bool:
+    """Whether the open file is a ledger of the newest version."""
+    return _pragma(connection, "application_id") == APPLICATION_ID and _pragma(
+        connection, "user_version"
+    ) == len(MIGRATIONS)
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])

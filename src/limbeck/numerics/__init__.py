@@ -1,0 +1,1 @@
+"""Mathematics that several jobs share; each module is imported by its own name."""

@@ -1,0 +1,124 @@
+"""What every objective is: a head width, per-row targets and a loss.
+
+An objective is usable without any trainer: the loop calls `targets` on the teacher's answers of
+one minibatch, `loss` on what the student made of the same rows, and averages.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from limbeck.answers import Answers
+from limbeck.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StudentOut:
+    """What a student made of B rows.
+
+    Args:
+        outputs: Output of the head, floating point, shape (B, width).
+        embedding: Input of the head, floating point, shape (B, d).
+    """
+
+    outputs: Tensor
+    embedding: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Targets:
+    """What an objective wants of B rows: named tensors whose first axis is the row."""
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def to(self, device: torch.device) -> "Targets":
+        """Copy to a device; the same object when it is there already."""
+        return Targets({name: t.to(device) for name, t in self.tensors.items()})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What is known of the teacher's honesty: its answers on validation rows with true labels.
+
+    Args:
+        teacher_probs: float32, shape (V, C), temperature 1.
+        labels: int64, shape (V,), in [0, C).
+        alpha: Trust: teacher probabilities of any B rows, shape (B, C), to the estimated
+            probability that the teacher's top class is right, in (0, 1], shape (B,).
+        k: The truth is taken to be among the teacher's k most probable classes, in [2, C].
+    """
+
+    teacher_probs: Tensor
+    labels: Tensor
+    alpha: Callable[[Tensor], Tensor]
+    k: int
+
+
+class Objective(ABC):
+    """One way of training a student from answers. Final classes implement it."""
+
+    name: ClassVar[str]
+    needs_answers: ClassVar[bool] = True
+    """False: the objective learns from labels alone and `targets` is never called."""
+    refresh_every: int = 0
+    """Epochs between re-estimations; 0 means that `fit` is called once."""
+
+    def width(self, num_classes: int) -> int:
+        """Outputs that the student's head needs for C classes."""
+        return num_classes
+
+    @abstractmethod
+    def fit(self, answers: Iterable[Answers], evidence: Evidence | None) -> Self:
+        """Learn what is learnt once (trust, directions) and return the fitted objective."""
+
+    @abstractmethod
+    def targets(self, answers: Answers) -> Targets:
+        """Targets of one minibatch, computed from the teacher's answers alone."""
+
+    @abstractmethod
+    def loss(self, out: StudentOut, targets: Targets | None, labels: Tensor | None) -> Tensor:
+        """Loss of each row in nats, shape (B,).
+
+        Args:
+            out: What the student made of the rows.
+            targets: For pool rows: what `targets` gave of the same rows.
+            labels: For labelled rows, where `targets` is None: int64, shape (B,), in [0, C).
+        """
+
+    def label_loss(self, out: StudentOut, labels: Tensor | None) -> Tensor:
+        """Cross-entropy with true labels, shape (B,): the labelled part of every objective.
+
+        Raises:
+            ConfigError: there are no labels either.
+        """
+        if labels is None:
+            raise ConfigError(
+                f"{self.name}: loss was given neither targets nor labels; pass `targets(answers)` "
+                f"for pool rows or int64 labels for labelled rows."
+            )
+        return functional.nll_loss(self.class_log_probs(out), labels, reduction="none")
+
+    def class_log_probs(self, out: StudentOut) -> Tensor:
+        """Log-probabilities over the C classes, shape (B, C), at temperature 1."""
+        return torch.log_softmax(out.outputs.float(), dim=-1)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters trained with the student (projectors, banks); none by default."""
+        return iter(())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors that a resumed run needs; none by default."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` gave."""
+        if state:
+            raise KeyError(f"{self.name} keeps no state but was given {sorted(state)}.")

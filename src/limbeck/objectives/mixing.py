@@ -1,0 +1,180 @@
+"""Stable values and closed-form gradients of cross-entropies with mixed predictions.
+
+For a class c with student probability f, the mix is alpha f + other (1 - f) in the teacher's top
+set and alpha f outside of it, where other = (1 - alpha) / nu; see `limbeck.objectives.slam`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from limbeck.objectives.checks import working
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Noise:
+    """How a teacher's labels of B rows err.
+
+    Args:
+        alpha: Probability that the top class is right, in (0, 1], shape (B,).
+        k: Size of the top set, an int or int64 of shape (B,).
+        normalized: Whether nu is k - 1 or 1.
+    """
+
+    alpha: Tensor
+    k: int | Tensor
+    normalized: bool
+
+    def rates(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Give alpha and (1 - alpha) / nu, both of shape (B,) in this dtype."""
+        alpha = self.alpha.detach().to(dtype)
+        return alpha, (1 - alpha) / (self.k - 1) if self.normalized else 1 - alpha
+
+
+def hard_loss(logits: Tensor, labels: Tensor, noise: Noise, eps: float) -> Tensor:
+    """-log max(mix, eps) of one class a row; the class must be in the row's top set.
+
+    Args:
+        logits: Student logits, shape (B, C).
+        labels: int64, shape (B,).
+        noise: The rows' noise.
+        eps: Floor of the mix.
+
+    Returns:
+        Loss of each row, shape (B,). Only the label's own probability matters, so it is a function
+        of the row's cross-entropy and costs one number a row more.
+    """
+    logits = working(logits)
+    alpha, other = noise.rates(logits.dtype)
+    log_f = -functional.cross_entropy(logits, labels, reduction="none")
+    loss: Tensor = _Hard.apply(log_f, alpha, other, eps)  # type: ignore[no-untyped-call]  # torch
+    return loss
+
+
+def soft_loss(
+    logits: Tensor, teacher_probs: Tensor, top: Tensor, noise: Noise, eps: float
+) -> Tensor:
+    """- sum_c p_c log max(mix_c, eps).
+
+    Args:
+        logits: Student logits, shape (B, C).
+        teacher_probs: p, shape (B, C).
+        top: `ranking(teacher_probs, noise.k)`.
+        noise: The rows' noise.
+        eps: Floor of the mix.
+
+    Returns:
+        Loss of each row, shape (B,).
+    """
+    logits = working(logits)
+    alpha, other = noise.rates(logits.dtype)
+    at_top = other[:, None] * inside(top, noise.k)
+    target = teacher_probs.detach().to(logits.dtype)
+    loss: Tensor = _Soft.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        logits, target, alpha, top, at_top, eps
+    )
+    return loss
+
+
+def first_max(teacher_probs: Tensor) -> Tensor:
+    """Most probable class of each row, int64, shape (B,); of equal ones the first."""
+    # `max` promises the first of equal entries, and is three times as fast as `argmax` on a CPU.
+    return teacher_probs.float().max(dim=1).indices
+
+
+def ranking(teacher_probs: Tensor, k: int | Tensor) -> Tensor:
+    """Most probable classes in order, equal ones by class: int64, (B, k), or (B, C) for a tensor k.
+
+    Probabilities are compared as float32, and by their bits: non-negative floats are ordered as
+    their bits are. Bits and class in one integer make the keys of a row distinct, so that the
+    answer is the same on any device; a stable sort of the row takes 20 times as long at C = 1000.
+    """
+    count = teacher_probs.shape[1]
+    bits = (teacher_probs.detach().float() + 0.0).view(torch.int32).long()  # + 0.0 mends -0.0
+    keys = bits * count - torch.arange(count, device=bits.device)
+    return keys.topk(k if isinstance(k, int) else count, dim=1).indices
+
+
+def inside(top: Tensor, k: int | Tensor) -> Tensor:
+    """Which columns of a ranking belong to the row's own top k: bool, shape of `top`."""
+    if isinstance(k, int):
+        return torch.ones_like(top, dtype=torch.bool)
+    return torch.arange(top.shape[1], device=top.device) < k[:, None]
+
+
+def log_mix(log_f: Tensor, alpha: Tensor, other: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """log max(alpha f + other (1 - f), eps), and its derivative by log f.
+
+    Args:
+        log_f: log f, any shape.
+        alpha: Broadcasts against it. Where it is 1 the result is log f itself: no floor, and no
+            0 / 0 when f underflows.
+        other: Broadcasts against it.
+        eps: Floor of the mix.
+
+    Returns:
+        Both of the shape of `log_f`, finite wherever `log_f` is.
+    """
+    f = log_f.exp()
+    mixed = alpha * f - other * torch.expm1(log_f)  # expm1 keeps the digits of 1 - f for f near 1
+    kept = mixed > eps
+    mixed.clamp_min_(eps)
+    sure = alpha >= 1
+    slope = (alpha - other) * kept * f / mixed
+    return torch.where(sure, log_f, mixed.log()), torch.where(sure, 1.0, slope)
+
+
+class _Hard(torch.autograd.Function):
+    """Minus `log_mix` of one entry a row."""
+
+    @staticmethod
+    def forward(ctx: Any, log_f: Tensor, alpha: Tensor, other: Tensor, eps: float) -> Tensor:
+        value, slope = log_mix(log_f, alpha, other, eps)
+        ctx.save_for_backward(slope)
+        return -value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return -upstream * slope, None, None, None
+
+
+class _Soft(torch.autograd.Function):
+    """The whole soft loss: mixing only the top set's entries saves most passes over (B, C)."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917  # autograd passes no keywords
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        alpha: Tensor,
+        top: Tensor,
+        other: Tensor,
+        eps: float,
+    ) -> Tensor:
+        log_f = torch.log_softmax(logits, dim=1)
+        # Outside the top set: log max(alpha f, eps) = log alpha + max(log f, floor).
+        log_alpha = alpha.log()
+        floor = torch.where(alpha < 1, math.log(eps) - log_alpha, -torch.inf)[:, None]
+        log_mixed = torch.maximum(log_f, floor).add_(log_alpha[:, None])
+        at_top, slope = log_mix(log_f.gather(1, top), alpha[:, None], other, eps)
+        log_mixed.scatter_(1, top, at_top)
+        ctx.save_for_backward(log_f, target, floor, top, slope)
+        return -(log_mixed.mul_(target).sum(dim=1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        log_f, target, floor, top, slope = ctx.saved_tensors
+        # With pull_c = target_c (d log mix_c / d log f_c): dL/dz = f sum(pull) - pull.
+        pull = torch.where(log_f > floor, target, 0.0)
+        pull.scatter_(1, top, slope * target.gather(1, top))
+        pull.mul_(upstream[:, None])
+        grad = log_f.exp().mul_(pull.sum(dim=1, keepdim=True)).sub_(pull)
+        return grad, None, None, None, None, None

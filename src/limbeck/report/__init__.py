@@ -1,0 +1,1 @@
+"""Results in, one offline HTML file out: `RunRecord`, `render`."""

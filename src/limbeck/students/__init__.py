@@ -1,0 +1,59 @@
+"""Small models and what they read: encoders, modules, their folders, their stores of rows."""
+
+from limbeck.students.base import (
+    Encoder,
+    Ragged,
+    Student,
+    StudentModule,
+    pad_rows,
+    seeded_linear,
+)
+from limbeck.students.folder import Predictor, load, save, seal
+from limbeck.students.kinds import (
+    STUDENTS,
+    Settings,
+    StudentKind,
+    build,
+    default_kind,
+    find_kind,
+    large_settings,
+    recommended_lr,
+    settings_of,
+)
+from limbeck.students.latency import Latency, measure_latency
+from limbeck.students.store import EncodedStore, MemoryStore, Store
+from limbeck.students.tabular import TabularConfig, TabularEncoder, TabularModule
+from limbeck.students.text_bag import TextBagConfig, TextBagEncoder, TextBagModule
+
+__all__ = [
+    "STUDENTS",
+    "EncodedStore",
+    "Encoder",
+    "Latency",
+    "MemoryStore",
+    "Predictor",
+    "Ragged",
+    "Settings",
+    "Store",
+    "Student",
+    "StudentKind",
+    "StudentModule",
+    "TabularConfig",
+    "TabularEncoder",
+    "TabularModule",
+    "TextBagConfig",
+    "TextBagEncoder",
+    "TextBagModule",
+    "build",
+    "default_kind",
+    "find_kind",
+    "large_settings",
+    "load",
+    "measure_latency",
+    "pad_rows",
+    "recommended_lr",
+    "save",
+    "seal",
+    "seeded_linear",
+    "settings_of",
+]

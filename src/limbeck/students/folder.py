@@ -1,0 +1,246 @@
+"""A student as a folder: weights, description and checksums; and the predictor it opens as.
+
+`model.safetensors` holds the weights, `config.json` everything else, and `SHA256SUMS`, written
+last, the hash of every file in the format that `sha256sum --check` reads. Nothing is pickled.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from limbeck import __version__
+from limbeck.data.schema import Schema
+from limbeck.data.tables import as_batch
+from limbeck.errors import LimbeckError, StudentError
+from limbeck.storage import sha256, write_bytes, write_json, write_text
+from limbeck.students.base import Student
+from limbeck.students.kinds import find_kind, settings_of
+
+FORMAT = 1
+"""Version of the folder's layout."""
+WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "SHA256SUMS"
+_BATCH = 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictor:
+    """A trained student, ready to classify rows.
+
+    Args:
+        student: The student; its module is in evaluation mode.
+        temperature: The logits are divided by it, which calibrates the probabilities; > 0.
+        threshold: Rows whose largest probability is at most this are better sent to the teacher;
+            0 keeps all rows.
+        extra: What was saved beside it: plain JSON values.
+    """
+
+    student: Student
+    temperature: float
+    threshold: float
+    extra: Mapping[str, object]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the probabilities."""
+        return self.student.schema.classes
+
+    def predict(self, rows: object) -> list[str]:
+        """Name the most probable class of each row."""
+        return [self.classes[i] for i in self.predict_proba(rows).argmax(axis=1)]
+
+    def predict_proba(self, rows: object) -> NDArray[np.float32]:
+        """Calibrated class probabilities, float32, shape (n, C).
+
+        Args:
+            rows: Texts, dicts, a dict of lists, a DataFrame, an Arrow table or a matrix.
+
+        Raises:
+            DataError: a column that the student reads is missing or of the wrong type.
+        """
+        return self.probabilities(as_batch(rows, self.student.schema))
+
+    def probabilities(self, rows: pa.RecordBatch) -> NDArray[np.float32]:
+        """The same for rows that have the schema's columns already."""
+        parts = [_softmax(self, batch) for batch in _slices(rows)]
+        empty = np.empty((0, len(self.classes)), dtype=np.float32)
+        return np.concatenate([empty, *parts])
+
+    def defer(self, rows: object) -> NDArray[np.bool_]:
+        """Which rows the student is too unsure about, bool, shape (n,)."""
+        return self.unsure(self.predict_proba(rows))
+
+    def unsure(self, probs: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which rows of probabilities, shape (n, C), are at or below the threshold."""
+        unsure: NDArray[np.bool_] = probs.max(axis=1) <= self.threshold
+        return unsure
+
+
+def _slices(rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    for first in range(0, rows.num_rows, _BATCH):
+        yield rows.slice(first, _BATCH)
+
+
+def _softmax(predictor: Predictor, rows: pa.RecordBatch) -> NDArray[np.float32]:
+    student = predictor.student
+    inputs = student.encoder.collate(student.encoder.encode(rows))
+    with torch.inference_mode():
+        logits = student.module(inputs).outputs.float() / predictor.temperature
+        probs: NDArray[np.float32] = torch.softmax(logits, dim=-1).numpy()
+    return probs
+
+
+def save(
+    student: Student,
+    folder: str | Path,
+    *,
+    temperature: float = 1.0,
+    threshold: float = 0.0,
+    extra: Mapping[str, object] | None = None,
+) -> None:
+    """Write a student folder.
+
+    Args:
+        student: Its head must have one output a class; the module may be on any device.
+        folder: Made if missing; files of the same names are replaced.
+        temperature: Divides the logits, > 0 and finite.
+        threshold: Rows whose largest probability is at most this are deferred, in [0, 1].
+        extra: Plain JSON values to keep beside it, such as measured accuracies.
+
+    Raises:
+        StudentError: the head, the temperature or the threshold cannot be used.
+        StorageError: the disk is full or read-only.
+    """
+    width = student.module.head.out_features
+    if width != student.schema.num_classes:
+        raise StudentError(
+            f"the head has {width} outputs but the task has {student.schema.num_classes} classes; "
+            f"a saved student needs one output a class."
+        )
+    if not 0 < temperature < float("inf"):
+        raise StudentError(f"temperature={temperature}: must be finite and > 0; 1 changes nothing.")
+    if not 0 <= threshold <= 1:
+        raise StudentError(f"threshold={threshold}: must be in [0, 1]; 0 defers no row.")
+    folder = Path(folder)
+    weights = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in student.module.state_dict().items()
+    }
+    write_bytes(folder / WEIGHTS, safetensors.torch.save(weights))
+    config = {
+        "format": FORMAT,
+        "limbeck": __version__,
+        "kind": student.encoder.kind,
+        "settings": asdict(student.module.settings),
+        "encoder": student.encoder.to_config(),
+        "schema": asdict(student.schema),
+        "temperature": temperature,
+        "threshold": threshold,
+        "extra": dict(extra or {}),
+    }
+    write_json(folder / CONFIG, config)
+    seal(folder)
+
+
+def seal(folder: Path) -> None:
+    """Write the hash of every file of the folder; call it again after adding files to it."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    lines = [f"{sha256(path)}  {path.name}\n" for path in files if path.name != SUMS]
+    write_text(folder / SUMS, "".join(lines))
+
+
+def load(folder: str | Path) -> Predictor:
+    """Open a student folder, after its files were compared with their hashes.
+
+    Raises:
+        StudentError: a file is missing or was changed, or the folder is of another version.
+    """
+    folder = Path(folder)
+    _check_files(folder)
+    config = _read_config(folder)
+    try:
+        predictor = _rebuild(config)
+    except (KeyError, TypeError, ValueError, AttributeError, LimbeckError) as error:
+        raise StudentError(
+            f"{folder / CONFIG} cannot be used ({error}); export the student again."
+        ) from error
+    _load_weights(predictor.student, folder / WEIGHTS)
+    return predictor
+
+
+def _check_files(folder: Path) -> None:
+    if not (folder / SUMS).is_file():
+        raise StudentError(
+            f"{folder} has no {SUMS}, so it is not a student folder; give one that a run wrote."
+        )
+    listed = dict(_read_sums(folder / SUMS))
+    for name in {CONFIG: "", WEIGHTS: "", **listed}:
+        path = folder / name
+        if not path.is_file():
+            raise StudentError(f"{path} is missing; export the student again or copy all of it.")
+        if sha256(path) != listed.get(name):
+            raise StudentError(
+                f"{path} was changed since the student was written (its hash differs from {SUMS}); "
+                f"export the student again or copy all of it."
+            )
+
+
+def _read_sums(path: Path) -> Iterator[tuple[str, str]]:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        digest, _, name = line.partition("  ")
+        # A path could lead out of the folder; only names are ever written.
+        if not name or Path(name).name != name:
+            raise StudentError(f"{path} holds the line {line!r}; export the student again.")
+        yield name, digest
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+    except ValueError as error:
+        raise StudentError(f"{folder / CONFIG} is not JSON; export the student again.") from error
+    found = config.get("format") if isinstance(config, dict) else None
+    if found != FORMAT:
+        raise StudentError(
+            f"{folder / CONFIG} has format {found!r} but Limbeck {__version__} reads {FORMAT}; "
+            f"update Limbeck or export the student again."
+        )
+    return dict(config)
+
+
+def _rebuild(config: dict[str, Any]) -> Predictor:
+    columns: dict[str, Any] = config["schema"]
+    schema = Schema(
+        text=tuple(columns["text"]),
+        numeric=tuple(columns["numeric"]),
+        category=tuple(columns["category"]),
+        label=columns["label"],
+        classes=tuple(columns["classes"]),
+    )
+    kind = find_kind(config["kind"])
+    settings = settings_of(config["kind"], config["settings"])
+    encoder = kind.encoder.from_config(config["encoder"])
+    module = kind.module(encoder, settings, schema.num_classes, torch.Generator().manual_seed(0))
+    return Predictor(
+        Student(encoder, module.eval(), schema),
+        temperature=float(config["temperature"]),
+        threshold=float(config["threshold"]),
+        extra=dict(config["extra"]),
+    )
+
+
+def _load_weights(student: Student, path: Path) -> None:
+    try:
+        student.module.load_state_dict(safetensors.torch.load(path.read_bytes()))
+    except (SafetensorError, RuntimeError) as error:
+        raise StudentError(
+            f"{path} does not hold this student's weights; export the student again."
+        ) from error

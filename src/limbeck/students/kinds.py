@@ -1,0 +1,169 @@
+"""The kinds of student by name, and how one is built from rows.
+
+A kind is a settings class, an encoder class and a module class that go together. A package of
+yours adds one with an entry point of the group `limbeck.students` that names a `StudentKind`.
+"""
+
+import difflib
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import ClassVar, Literal, Protocol, Self
+
+import pyarrow as pa
+import torch
+
+from limbeck.data.schema import Schema
+from limbeck.errors import ConfigError, LimbeckWarning
+from limbeck.registry import lookup
+from limbeck.students.base import Encoder, Student, StudentModule
+from limbeck.students.tabular import TabularConfig, TabularEncoder, TabularModule
+from limbeck.students.text_bag import TextBagConfig, TextBagEncoder, TextBagModule
+
+
+class Settings(Protocol):
+    """What every settings class has beside its fields (it is a frozen dataclass)."""
+
+    recommended_lr: ClassVar[float]
+    """Peak learning rate of AdamW that suits the kind."""
+
+    @classmethod
+    def large(cls) -> Self:
+        """Settings of a model of a teacher's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudentKind:
+    """What belongs to one kind of student.
+
+    Args:
+        name: What run files call it.
+        reads: Groups of schema columns that it looks at.
+        settings: Its settings class.
+        encoder: Its encoder class.
+        module: Builds its module from (encoder, settings, width, generator).
+    """
+
+    name: str
+    reads: tuple[Literal["text", "numeric", "category"], ...]
+    settings: type[Settings]
+    encoder: type[Encoder]
+    module: Callable[..., StudentModule]
+
+
+STUDENTS: dict[str, StudentKind] = {
+    "text_bag": StudentKind("text_bag", ("text",), TextBagConfig, TextBagEncoder, TextBagModule),
+    "tabular": StudentKind(
+        "tabular", ("numeric", "category"), TabularConfig, TabularEncoder, TabularModule
+    ),
+}
+
+
+def find_kind(name: str) -> StudentKind:
+    """Find a kind by name, a user's own too.
+
+    Raises:
+        ConfigError: nothing has this name; the nearest one is named.
+    """
+    return lookup("students", STUDENTS, name)
+
+
+def default_kind(schema: Schema) -> str:
+    """Choose a kind by the columns: `text_bag` where there is text, else `tabular`.
+
+    Raises:
+        ConfigError: the schema has no input column.
+    """
+    if schema.text:
+        return "text_bag"
+    if schema.inputs:
+        return "tabular"
+    raise ConfigError(
+        "the schema names no input column, so no student can read the rows; name a text, numeric "
+        "or category column."
+    )
+
+
+def build(
+    kind: str,
+    settings: object,
+    schema: Schema,
+    batches: Iterable[pa.RecordBatch],
+    width: int,
+    generator: torch.Generator,
+) -> Student:
+    """Fit the encoder on unlabelled rows and initialise the module.
+
+    Args:
+        kind: A registered name.
+        settings: The kind's settings, or a mapping of those that differ from the defaults.
+        schema: The task's columns; the student's own schema keeps only those that it reads.
+        batches: Rows to learn scales from, read at most once.
+        width: Outputs of the head, >= 1.
+        generator: Draws all weights: same state, same bytes. On the CPU.
+
+    Raises:
+        ConfigError: unknown kind or setting, or no column that this kind reads.
+    """
+    if width < 1:
+        raise ConfigError(f"width={width}: a student's head needs at least one output.")
+    found = find_kind(kind)
+    chosen = settings_of(kind, settings) if isinstance(settings, Mapping) else settings
+    encoder = found.encoder.fit(batches, schema, chosen)
+    module = found.module(encoder, chosen, width, generator)
+    return Student(encoder, module, _narrowed(schema, found))
+
+
+def recommended_lr(settings: Settings) -> float:
+    """Peak learning rate of AdamW, in batches of 256 rows, that suits a kind."""
+    return settings.recommended_lr
+
+
+def large_settings(kind: str, schema: Schema) -> Settings:
+    """Settings of a model of a teacher's size; an empty `kind` is chosen by the columns."""
+    return find_kind(kind or default_kind(schema)).settings.large()
+
+
+def settings_of(kind: str, values: Mapping[str, object]) -> Settings:
+    """Make a kind's settings from a run file's table.
+
+    Raises:
+        ConfigError: an unknown key, with the nearest known one, or a value of the wrong type.
+    """
+    settings = find_kind(kind).settings
+    if not is_dataclass(settings):
+        raise ConfigError(f"the settings of {kind} are not a dataclass; make them one.")
+    known = {field.name: field.type for field in fields(settings)}
+    checked: dict[str, object] = {}
+    for name, given in values.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            raise ConfigError(f"{kind} has no setting {name!r}; did you mean {near[0]!r}?")
+        expected = known[name]
+        value = float(given) if expected is float and type(given) is int else given
+        if isinstance(expected, type) and type(value) is not expected:
+            raise ConfigError(
+                f"{name}={value!r}: {kind} needs {name} as {expected.__name__}, "
+                f"not {type(value).__name__}."
+            )
+        checked[name] = value
+    return settings(**checked)
+
+
+def _narrowed(schema: Schema, kind: StudentKind) -> Schema:
+    """Drop the columns that the kind does not read, with a warning that names them."""
+    groups = {"text": schema.text, "numeric": schema.numeric, "category": schema.category}
+    unread = [name for group in groups if group not in kind.reads for name in groups[group]]
+    if unread:
+        warnings.warn(
+            f"the student {kind.name} reads {' and '.join(kind.reads)} columns only; it does not "
+            f"see {', '.join(unread)}.",
+            LimbeckWarning,
+            stacklevel=3,
+        )
+    return replace(
+        schema,
+        text=schema.text if "text" in kind.reads else (),
+        numeric=schema.numeric if "numeric" in kind.reads else (),
+        category=schema.category if "category" in kind.reads else (),
+    )

@@ -1,0 +1,89 @@
+"""Run a student over a file of any size: rows in and predictions out, a batch at a time."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+from limbeck.data import find_source, read_batches
+from limbeck.data.columns import normalise
+from limbeck.data.readers import Kind
+from limbeck.errors import ConfigError
+from limbeck.storage import atomic_file
+from limbeck.students.folder import Predictor
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+
+
+def predict_file(predictor: Predictor, path: Path) -> Iterator[pa.RecordBatch]:
+    """Predict every row of a file.
+
+    Args:
+        predictor: A loaded student.
+        path: File, folder of parts, or pattern.
+
+    Yields:
+        Columns `prediction`, `confidence` (its probability), `defer` (better ask the teacher), and
+        `prob_<class>` for every class, in the order of the file's rows.
+
+    Raises:
+        DataError: the file cannot be read or a column is missing.
+    """
+    schema = predictor.student.schema
+    kinds: dict[str, Kind] = {
+        name: "number" if name in schema.numeric else "string" for name in schema.inputs
+    }
+    for batch in read_batches(find_source(path), kinds):
+        rows = normalise(batch, schema, where=str(path))
+        probs = predictor.probabilities(rows)
+        top = probs.argmax(axis=1)
+        columns = {
+            "prediction": pa.array([predictor.classes[i] for i in top], pa.string()),
+            "confidence": pa.array(probs.max(axis=1).astype(np.float64)),
+            "defer": pa.array(predictor.unsure(probs)),
+        }
+        for i, name in enumerate(predictor.classes):
+            columns[f"prob_{name}"] = pa.array(probs[:, i].astype(np.float64))
+        yield pa.RecordBatch.from_pydict(columns)
+
+
+def write_predictions(batches: Iterator[pa.RecordBatch], path: Path) -> None:
+    """Write predictions to a file that appears whole or not at all.
+
+    Raises:
+        ConfigError: the ending is none that can be written.
+    """
+    if path.suffix not in FORMATS:
+        raise ConfigError(
+            f"{path} has the ending {path.suffix or '(none)'!r}; predictions can be written to "
+            f"{', '.join(FORMATS)}."
+        )
+    writer = {".csv": write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix]
+    with atomic_file(path) as handle:
+        writer(batches, handle)
+
+
+def write_csv(batches: Iterator[pa.RecordBatch], handle: IO[bytes]) -> None:
+    """Write batches as CSV with one header line."""
+    for number, batch in enumerate(batches):
+        pc.write_csv(batch, handle, pc.WriteOptions(include_header=number == 0))
+
+
+def _write_jsonl(batches: Iterator[pa.RecordBatch], handle: IO[bytes]) -> None:
+    for batch in batches:
+        for row in batch.to_pylist():
+            handle.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+
+def _write_parquet(batches: Iterator[pa.RecordBatch], handle: IO[bytes]) -> None:
+    writer: pq.ParquetWriter | None = None
+    for batch in batches:
+        writer = writer or pq.ParquetWriter(handle, batch.schema)
+        writer.write_batch(batch)
+    if writer is not None:
+        writer.close()

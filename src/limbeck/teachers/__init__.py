@@ -1,0 +1,58 @@
+"""Whatever can answer: a table, a network, a saved student, any Python function.
+
+The names come when they are asked for: settings and `limbeck --help` do not load torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from limbeck.teachers.config import TeacherConfig
+
+if TYPE_CHECKING:
+    from limbeck.teachers.base import Money, Replies, Teacher
+    from limbeck.teachers.callable import CallableTeacher
+    from limbeck.teachers.columns import candidate_columns
+    from limbeck.teachers.local import LocalTeacher, Said
+    from limbeck.teachers.module import ModuleTeacher
+    from limbeck.teachers.registry import TEACHERS, build
+    from limbeck.teachers.student import StudentTeacher
+    from limbeck.teachers.table import ColumnsTeacher, TableTeacher
+    from limbeck.teachers.wrappers import align_classes, with_price
+
+__all__ = [
+    "TEACHERS",
+    "CallableTeacher",
+    "ColumnsTeacher",
+    "LocalTeacher",
+    "ModuleTeacher",
+    "Money",
+    "Replies",
+    "Said",
+    "StudentTeacher",
+    "TableTeacher",
+    "Teacher",
+    "TeacherConfig",
+    "align_classes",
+    "build",
+    "candidate_columns",
+    "with_price",
+]
+
+_HOMES = {
+    "base": ("Money", "Replies", "Teacher"),
+    "callable": ("CallableTeacher",),
+    "columns": ("candidate_columns",),
+    "local": ("LocalTeacher", "Said"),
+    "module": ("ModuleTeacher",),
+    "registry": ("TEACHERS", "build"),
+    "student": ("StudentTeacher",),
+    "table": ("ColumnsTeacher", "TableTeacher"),
+    "wrappers": ("align_classes", "with_price"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"limbeck.teachers.{home}"), name)
+    raise AttributeError(f"module 'limbeck.teachers' has no attribute {name!r}")

@@ -1,0 +1,83 @@
+"""What a teacher is: something that can be asked about rows, at a price.
+
+A teacher does not retry, limit its rate, or remember: the engine and the ledger do. It only says
+what a question is made of (`columns`), what it would cost at worst (`quote`), what was replied
+(`ask`), and what a reply means (`parse`, a pure function, so that a better parser costs nothing).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from limbeck.answers import Answers
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An amount in integer millionths of a currency unit.
+
+    Args:
+        micros: Millionths of one unit, >= 0.
+        currency: ISO 4217 code, such as "USD".
+    """
+
+    micros: int = 0
+    currency: str = "USD"
+
+    def __str__(self) -> str:
+        return f"{self.micros / 1e6:,.2f} {self.currency}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replies:
+    """What came back for n questions, before anyone has read it.
+
+    Args:
+        ids: Question ids, uint8, shape (n, 16).
+        raw: One reply a question as it came, or None where there was none.
+        price: Millionths of the currency that each question has cost, int64, shape (n,).
+        failure: One sentence a question that failed, else None.
+    """
+
+    ids: NDArray[np.uint8]
+    raw: Sequence[bytes | None]
+    price: NDArray[np.int64]
+    failure: Sequence[str | None]
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """Whatever can answer."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with weights, prompt, model name and parameters: half of the ledger's key."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the columns of its probabilities."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that it sees; a question is their content."""
+
+    @property
+    def max_in_flight(self) -> int:
+        """Batches that it can be asked at the same time, >= 1."""
+
+    @property
+    def keep_raw(self) -> bool:
+        """Whether raw replies hold more than the parsed answers and so must be kept."""
+
+    def quote(self, rows: pa.RecordBatch) -> Money:
+        """The most that asking about these rows can cost."""
+
+    def ask(self, ids: NDArray[np.uint8], rows: pa.RecordBatch) -> Replies:
+        """Put the questions. Failures of single rows are told in the replies, not raised."""
+
+    def parse(self, replies: Replies) -> tuple[Answers, NDArray[np.bool_]]:
+        """Read replies: the answers of the rows that can be read, and which rows those are."""

@@ -1,0 +1,52 @@
+"""Settings of a teacher: one class for Python, for the TOML file and for the command line."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from limbeck.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherConfig:
+    """Who answers. Each kind reads some of the settings."""
+
+    kind: str
+    """table, module, student, callable, fit, or one that a package of yours registers."""
+    path: Path | None = None
+    """table: the file of answers (default: columns of the rows themselves). student: the folder.
+    fit: a file of labelled rows of its own (default: the labelled rows of the run)."""
+    label: str = ""
+    """table: the column of hard labels. Default: columns of probabilities."""
+    factory: str = ""
+    """module: what builds the network, as package.module:function."""
+    weights: Path | None = None
+    """module: the .safetensors file."""
+    function: str = ""
+    """callable: what answers, as package.module:function."""
+    fingerprint: str = ""
+    """callable: a text that you change when its answers change. Default: its source file."""
+    classes: tuple[str, ...] = ()
+    """module, callable: class names in the order of the outputs. Default: the task's order."""
+    columns: tuple[str, ...] = ()
+    """module, callable, table with a file: columns that the teacher sees. Default: all inputs."""
+    price_per_answer: int = 0
+    """Millionths of the currency that an answer counts for, to rehearse a budget in money."""
+    currency: str = "USD"
+    """ISO 4217 code of the price."""
+
+    def __post_init__(self) -> None:
+        if not self.kind:
+            raise ConfigError("teacher.kind is empty; name one, such as table, module or fit.")
+        if self.price_per_answer < 0:
+            raise ConfigError(
+                f"teacher.price_per_answer={self.price_per_answer}: must be >= 0 millionths of the "
+                f"currency."
+            )
+
+    def relative_to(self, folder: Path) -> "TeacherConfig":
+        """The same settings with relative paths taken from `folder`, for a file that lies there."""
+        return replace(
+            self,
+            path=None if self.path is None else folder / self.path,
+            weights=None if self.weights is None else folder / self.weights,
+        )

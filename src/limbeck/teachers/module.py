@@ -1,0 +1,171 @@
+"""Any `nn.Module` as a teacher: a factory that builds it, and its weights in safetensors."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from limbeck.errors import AnswerError, ConfigError, LimbeckError
+from limbeck.storage import sha256
+from limbeck.teachers.imports import full_name, source_of
+from limbeck.teachers.local import LocalTeacher, Said, fingerprint_of
+
+Rows = list[dict[str, object]]
+Encode = Callable[[Rows], object]
+_BATCH = 256
+
+
+class ModuleTeacher(LocalTeacher):
+    """A network as a teacher.
+
+    Args:
+        factory: Called without arguments; gives the module, or a tuple of the module and a
+            function `encode`. Without that function the module must have a method `encode`.
+            `encode` takes a list of n rows, each a dict of the teacher's columns, and gives the
+            module's input: a tensor, a tuple of tensors, or a dict of named ones.
+        weights: A `.safetensors` file that fits the module.
+        classes: Class names, in the order of the module's outputs.
+        columns: Columns that the module sees; a question is their content.
+        device: Where it computes. Default: a GPU where there is one.
+
+    The module gives logits of shape (n, C): as a tensor, as `.logits`, under "logits" in a dict or
+    first in a tuple. The embedding is the input of the last `nn.Linear` that was called, when that
+    is a matrix. The fingerprint is made of the weights, the factory's name and source file, the
+    classes and the columns.
+
+    Raises:
+        ConfigError: the factory raises or gives no module, or the weights cannot be loaded into it.
+    """
+
+    def __init__(
+        self,
+        factory: Callable[[], object],
+        weights: Path,
+        classes: Sequence[str],
+        columns: Sequence[str],
+        *,
+        device: str | None = None,
+    ) -> None:
+        self.name = f"teacher {full_name(factory)}"
+        self.classes, self.columns = tuple(classes), tuple(columns)
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._module, self._encode = _build(factory, self.name)
+        _load(self._module, weights, self.name)
+        self._module.to(self._device).eval()
+        self._embedding: Tensor | None = None
+        for layer in self._module.modules():
+            if isinstance(layer, nn.Linear):
+                layer.register_forward_pre_hook(self._keep)
+        self.fingerprint = fingerprint_of(
+            "module",
+            sha256(weights),
+            full_name(factory),
+            source_of(factory) or "",
+            *self.classes,
+            "|",
+            *self.columns,
+        )
+
+    def say(self, rows: pa.RecordBatch) -> Said:
+        """Run the module over rows, without gradients."""
+        probs, embeddings = [torch.zeros(0, len(self.classes))], []
+        for start in range(0, rows.num_rows, _BATCH):
+            part = rows.select(list(self.columns)).slice(start, _BATCH).to_pylist()
+            logits, embedding = self._run(part)
+            probs.append(torch.softmax(logits.float(), dim=-1).cpu())
+            embeddings.append(embedding)
+        known = [embedding.float().cpu() for embedding in embeddings if embedding is not None]
+        complete = bool(known) and len(known) == len(embeddings)
+        return Said(torch.cat(probs), torch.cat(known) if complete else None)
+
+    def _run(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
+        self._embedding = None
+        with torch.inference_mode():
+            inputs = _to_device(self._encode(rows), self._device)
+            if isinstance(inputs, Mapping):
+                out = self._module(**inputs)
+            elif isinstance(inputs, tuple):
+                out = self._module(*inputs)
+            else:
+                out = self._module(inputs)
+        logits = _logits(out, self.name)
+        if logits.ndim != 2 or logits.shape != (len(rows), len(self.classes)):
+            raise AnswerError(
+                f"{self.name} gave logits of shape {tuple(logits.shape)} for {len(rows)} rows and "
+                f"{len(self.classes)} classes {list(self.classes)}; give one logit for each class."
+            )
+        embedding = self._embedding
+        if embedding is not None and (embedding.ndim != 2 or len(embedding) != len(rows)):
+            embedding = None
+        return logits, embedding
+
+    def _keep(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Remember the input of a linear layer; the last one called is the head."""
+        if inputs:
+            self._embedding = inputs[0]
+
+
+def _build(factory: Callable[[], object], name: str) -> tuple[nn.Module, Encode]:
+    try:
+        made = factory()
+    except LimbeckError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{name}: the factory raised {type(error).__name__}: {error}; it must build the module "
+            f"when called without arguments."
+        ) from error
+    module, encode = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    encode = encode or getattr(module, "encode", None)
+    if not isinstance(module, nn.Module) or not callable(encode):
+        raise ConfigError(
+            f"{name}: the factory gave {type(made).__name__}, expected an nn.Module with a method "
+            f"encode(rows), or a tuple (module, encode)."
+        )
+    return module, encode
+
+
+def _load(module: nn.Module, weights: Path, name: str) -> None:
+    if weights.suffix != ".safetensors":
+        raise ConfigError(
+            f"{name}: weights {weights} are no .safetensors file, and pickled weights can run "
+            f"code; convert them with safetensors.torch.save_file(model.state_dict(), path)."
+        )
+    try:
+        # load_model also understands weights that are shared between layers.
+        safetensors.torch.load_model(module, weights)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"{name}: weights {weights} cannot be loaded into the factory's module ({reason}); "
+            f"give the file that was saved from this architecture."
+        ) from error
+
+
+def _to_device(inputs: object, device: torch.device) -> object:
+    if isinstance(inputs, Tensor):
+        return inputs.to(device)
+    if isinstance(inputs, Mapping):
+        return {key: _to_device(value, device) for key, value in inputs.items()}
+    if isinstance(inputs, tuple):
+        return tuple(_to_device(value, device) for value in inputs)
+    return inputs
+
+
+def _logits(out: object, name: str) -> Tensor:
+    if isinstance(out, tuple) and out:
+        out = out[0]
+    elif isinstance(out, Mapping):
+        out = out.get("logits")
+    elif not isinstance(out, Tensor):
+        out = getattr(out, "logits", None)
+    if not isinstance(out, Tensor):
+        raise AnswerError(
+            f"{name} gave {type(out).__name__}, expected logits: a tensor, an object with .logits, "
+            f"or a tuple that begins with them."
+        )
+    return out

@@ -1,0 +1,107 @@
+"""How a run file's teacher is made."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+from limbeck.data.schema import Schema
+from limbeck.errors import ConfigError
+from limbeck.registry import lookup
+from limbeck.teachers.base import Teacher
+from limbeck.teachers.config import TeacherConfig
+from limbeck.teachers.wrappers import align_classes, with_price
+
+Builder = Callable[[TeacherConfig, Schema, Path, Sequence[str]], Teacher]
+"""Makes a teacher of settings, task, folder of the run file, and names of the rows' columns."""
+
+
+def build(
+    config: TeacherConfig, schema: Schema, folder: Path, *, names: Sequence[str] = ()
+) -> Teacher:
+    """Make the teacher that settings describe, its classes in the order of the task.
+
+    Args:
+        config: The settings; their paths are taken as they are.
+        schema: The task.
+        folder: Where modules named in the settings are looked for first: the run file's folder.
+        names: All columns that the rows have, for answers that are columns of the rows.
+
+    Raises:
+        ConfigError: the kind is unknown, a setting that it needs is missing, its classes are not
+            the task's.
+        DataError, StudentError: its file or folder cannot be used.
+    """
+    teacher = lookup("teachers", TEACHERS, config.kind)(config, schema, folder, names)
+    priced = with_price(teacher, config.price_per_answer, currency=config.currency)
+    return align_classes(priced, schema.classes)
+
+
+def _table(config: TeacherConfig, schema: Schema, folder: Path, names: Sequence[str]) -> Teacher:
+    from limbeck.teachers.table import ColumnsTeacher, TableTeacher
+
+    if config.path is None:
+        return ColumnsTeacher(schema, names, label=config.label)
+    columns = _seen(config, schema)
+    return TableTeacher(config.path, schema, columns=columns, label=config.label)
+
+
+def _module(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str]) -> Teacher:
+    from limbeck.teachers.imports import import_object
+    from limbeck.teachers.module import ModuleTeacher
+
+    if not config.factory or config.weights is None:
+        raise ConfigError(
+            "teacher.kind='module' needs teacher.factory (package.module:function) and "
+            "teacher.weights (a .safetensors file); give both."
+        )
+    factory = import_object(config.factory, folder, what="teacher.factory")
+    if not callable(factory):
+        raise ConfigError(f"teacher.factory={config.factory!r} is no function; name one.")
+    classes = config.classes or schema.classes
+    return ModuleTeacher(factory, config.weights, classes, _seen(config, schema))
+
+
+def _student(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str]) -> Teacher:
+    from limbeck.teachers.student import StudentTeacher
+
+    if config.path is None:
+        raise ConfigError("teacher.kind='student' needs teacher.path, a student's folder; give it.")
+    return StudentTeacher(config.path)
+
+
+def _callable(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str]) -> Teacher:
+    from limbeck.teachers.callable import AnswerFunction, CallableTeacher
+    from limbeck.teachers.imports import import_object
+
+    if not config.function:
+        raise ConfigError(
+            "teacher.kind='callable' needs teacher.function, as package.module:function; give it."
+        )
+    function = import_object(config.function, folder, what="teacher.function")
+    if not callable(function):
+        raise ConfigError(f"teacher.function={config.function!r} is no function; name one.")
+    return CallableTeacher(
+        cast(AnswerFunction, function),
+        config.classes or schema.classes,
+        _seen(config, schema),
+        fingerprint=config.fingerprint or None,
+    )
+
+
+def _seen(config: TeacherConfig, schema: Schema) -> tuple[str, ...]:
+    """Columns that the teacher sees: all inputs, or those named, which must be inputs."""
+    for name in config.columns:
+        if name not in schema.inputs:
+            raise ConfigError(
+                f"teacher.columns names {name!r}, which is no input; inputs are "
+                f"{list(schema.inputs)}."
+            )
+    return config.columns or schema.inputs
+
+
+TEACHERS: dict[str, Builder] = {
+    "table": _table,
+    "module": _module,
+    "student": _student,
+    "callable": _callable,
+}

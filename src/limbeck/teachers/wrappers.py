@@ -1,0 +1,121 @@
+"""Teachers changed by wrapping them: another order of classes, a price."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from limbeck.answers import Answers
+from limbeck.errors import ConfigError
+from limbeck.teachers.base import Money, Replies, Teacher
+from limbeck.teachers.local import fingerprint_of
+
+
+def align_classes(teacher: Teacher, classes: Sequence[str]) -> Teacher:
+    """Bring a teacher's classes into the task's order.
+
+    Returns:
+        The teacher itself when its order is the task's, else a wrapper with another fingerprint.
+
+    Raises:
+        ConfigError: the two sets of classes differ; the message names what is missing and extra.
+    """
+    if teacher.classes == tuple(classes):
+        return teacher
+    missing = sorted(set(classes) - set(teacher.classes))
+    extra = sorted(set(teacher.classes) - set(classes))
+    if missing or extra:
+        raise ConfigError(
+            f"the teacher's classes {list(teacher.classes)} are not the task's {list(classes)}: "
+            f"missing {missing}, unknown to the task {extra}; use a teacher of this task or name "
+            f"the classes alike."
+        )
+    return _Reordered(teacher, tuple(classes))
+
+
+def with_price(teacher: Teacher, micros: int, *, currency: str = "USD") -> Teacher:
+    """Give each answer a price, so that a budget in money can be rehearsed for nothing.
+
+    Args:
+        teacher: Whose answers they are; they and their fingerprint stay the same.
+        micros: Millionths of the currency an answer, >= 0; 0 gives the teacher back.
+        currency: ISO 4217 code.
+    """
+    if micros < 0:
+        raise ConfigError(f"price_per_answer={micros}: must be >= 0 millionths of the currency.")
+    return _Priced(teacher, micros, currency) if micros else teacher
+
+
+@dataclass(frozen=True, slots=True)
+class _Reordered:
+    teacher: Teacher
+    classes: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        # The ledger keeps parsed answers, whose columns are in this order.
+        return fingerprint_of(self.teacher.fingerprint, *self.classes)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.teacher.columns
+
+    @property
+    def max_in_flight(self) -> int:
+        return self.teacher.max_in_flight
+
+    @property
+    def keep_raw(self) -> bool:
+        return self.teacher.keep_raw
+
+    def quote(self, rows: pa.RecordBatch) -> Money:
+        return self.teacher.quote(rows)
+
+    def ask(self, ids: NDArray[np.uint8], rows: pa.RecordBatch) -> Replies:
+        return self.teacher.ask(ids, rows)
+
+    def parse(self, replies: Replies) -> tuple[Answers, NDArray[np.bool_]]:
+        answers, ok = self.teacher.parse(replies)
+        order = [self.teacher.classes.index(name) for name in self.classes]
+        return replace(answers, probs=answers.probs[:, order].contiguous()), ok
+
+
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    teacher: Teacher
+    micros: int
+    currency: str
+
+    @property
+    def fingerprint(self) -> str:
+        return self.teacher.fingerprint
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.teacher.classes
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.teacher.columns
+
+    @property
+    def max_in_flight(self) -> int:
+        return self.teacher.max_in_flight
+
+    @property
+    def keep_raw(self) -> bool:
+        return self.teacher.keep_raw
+
+    def quote(self, rows: pa.RecordBatch) -> Money:
+        return Money(self.micros * rows.num_rows, self.currency)
+
+    def ask(self, ids: NDArray[np.uint8], rows: pa.RecordBatch) -> Replies:
+        replies = self.teacher.ask(ids, rows)
+        # Nobody is paid for a row without an answer.
+        told = np.array([raw is not None for raw in replies.raw], np.int64)
+        return replace(replies, price=told * self.micros)
+
+    def parse(self, replies: Replies) -> tuple[Answers, NDArray[np.bool_]]:
+        return self.teacher.parse(replies)

@@ -1,0 +1,117 @@
+"""What the classes add to the loss functions: targets, trust and refusals."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from limbeck.answers import Answers
+from limbeck.errors import ConfigError, LimbeckWarning
+from limbeck.objectives import (
+    OBJECTIVES,
+    Evidence,
+    HardKD,
+    Slam,
+    SoftKD,
+    StudentOut,
+    Supervised,
+    hard_kd_loss,
+    kd_loss,
+    objective_class,
+    slam_loss,
+)
+
+
+def answers(rows: int = 6, classes: int = 4) -> Answers:
+    g = torch.Generator().manual_seed(1)
+    probs = torch.softmax(2 * torch.randn(rows, classes, generator=g), dim=1)
+    return Answers(np.zeros((rows, 16), np.uint8), probs)
+
+
+def student(rows: int = 6, classes: int = 4) -> StudentOut:
+    g = torch.Generator().manual_seed(2)
+    return StudentOut(torch.randn(rows, classes, generator=g), torch.zeros(rows, 3))
+
+
+def evidence(k: int = 3, lowest: float = 0.6) -> Evidence:
+    told = answers()
+    trust = lambda p: lowest + (1 - lowest) * p.max(dim=1).values  # noqa: E731
+    return Evidence(told.probs, torch.zeros(6, dtype=torch.long), trust, k)
+
+
+@pytest.mark.parametrize("target", ["soft", "hard"])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_the_slam_objective_is_the_slam_function_with_the_evidences_alpha_and_k(target, normalized):
+    told, out, known = answers(), student(), evidence()
+    objective = Slam(target=target, normalized=normalized).fit([], known)
+    wanted = slam_loss(
+        out.outputs, told.probs, known.alpha(told.probs), 3, target=target, normalized=normalized
+    )
+    torch.testing.assert_close(objective.loss(out, objective.targets(told), None), wanted)
+
+
+def test_the_floor_of_the_mix_reaches_the_loss():
+    told, out = answers(), student()
+    low, high = (Slam(eps=eps).fit([], evidence()) for eps in (1e-7, 0.5))
+    assert (high.loss(out, high.targets(told), None) < low.loss(out, low.targets(told), None)).all()
+
+
+def test_the_kd_objectives_are_the_kd_functions():
+    told, out = answers(), student()
+    hard, soft = HardKD(), SoftKD(temperature=2.0)
+    torch.testing.assert_close(
+        hard.loss(out, hard.targets(told), None), hard_kd_loss(out.outputs, told.probs.argmax(1))
+    )
+    torch.testing.assert_close(
+        soft.loss(out, soft.targets(told), None), kd_loss(out.outputs, told.probs, temperature=2.0)
+    )
+
+
+def test_fitting_slam_leaves_the_original_unfitted():
+    slam = Slam()
+    slam.fit([], evidence())
+    with pytest.raises(ConfigError, match="not fitted"):
+        slam.targets(answers())
+
+
+def test_slam_without_evidence_is_refused():
+    with pytest.raises(ConfigError, match="validation rows"):
+        Slam().fit([], None)
+
+
+def test_slam_with_a_k_beyond_the_classes_is_refused():
+    with pytest.raises(ConfigError, match=r"\[2, 4\]"):
+        Slam().fit([], evidence(k=5))
+
+
+def constant(alpha: float, k: int) -> Evidence:
+    labels = torch.zeros(6, dtype=torch.long)
+    return Evidence(answers().probs, labels, lambda p: torch.full((len(p),), alpha), k)
+
+
+@pytest.mark.parametrize(("normalized", "alpha"), [(False, 0.49), (True, 0.24)])
+def test_a_trust_below_the_sign_bound_warns_when_it_is_fitted(normalized, alpha):
+    with pytest.warns(LimbeckWarning, match="pushes the student away"):
+        Slam(normalized=normalized).fit([], constant(alpha, k=4))
+
+
+@pytest.mark.parametrize(("normalized", "alpha"), [(False, 0.5), (True, 0.26)])
+def test_a_trust_at_or_above_the_sign_bound_is_taken_in_silence(normalized, alpha):
+    Slam(normalized=normalized).fit([], constant(alpha, k=4))
+
+
+def test_labels_only_refuses_pool_rows():
+    with pytest.raises(ConfigError, match="labelled rows only"):
+        Supervised().loss(student(), Supervised().targets(answers()), None)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_labelled_rows_cost_their_cross_entropy_in_every_objective(name):
+    out, labels = student(), torch.tensor([0, 1, 2, 3, 0, 1])
+    wanted = functional.cross_entropy(out.outputs, labels, reduction="none")
+    torch.testing.assert_close(OBJECTIVES[name]().loss(out, None, labels), wanted)
+
+
+def test_an_unknown_objective_is_refused_with_the_nearest_name():
+    with pytest.raises(ConfigError, match="did you mean 'slam'"):
+        objective_class("slim")
