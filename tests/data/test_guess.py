@@ -40,7 +40,7 @@ def test_with_text_only_text_is_read_and_everything_else_is_told():
     assert found.schema.text == ("review", "note")
     assert (found.schema.numeric, found.schema.category) == ((), ())
     assert found.schema.label == "label"
-    told = {note.split("'")[1]: note for note in found.notes}
+    told = {name: note for note in found.notes for name in note.split("'")[1::2]}
     assert set(told) == set(COLUMNS)
     assert "ignored because there is text" in told["stars"]
     assert "ignored because there is text" in told["city"]
@@ -52,6 +52,14 @@ def test_with_text_only_text_is_read_and_everything_else_is_told():
     assert "because of its name" in told["label"]
     assert "neither text nor categories" in told["author"]
     assert "empty" in told["nothing"]
+
+
+def test_many_columns_of_one_kind_are_told_in_one_sentence():
+    found = guess({"label": ["a", "b"] * 5} | {f"pixel_{i}": [0.5] * 10 for i in range(64)})
+    (note,) = [n for n in found.notes if "pixel" in n]
+    assert note == (
+        "64 columns ('pixel_0', 'pixel_1', ... 'pixel_63') are taken as numeric: numbers."
+    )
 
 
 def test_without_text_numbers_and_categories_are_read():

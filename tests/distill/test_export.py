@@ -103,7 +103,7 @@ def test_the_card_holds_what_was_measured_and_the_folder_is_sealed(exported):
     facts = {"test accuracy": "91.2 %"}
     write_card(student, folder, temperature=1.3, threshold=0.4, report=report, facts=facts)
     card = (folder / "README.md").read_text()
-    for part in ("| test accuracy | 91.2 % |", "`model.int8.onnx`", "example.py", "unsure below"):
+    for part in ("| test accuracy | 91.2 % |", "`model.int8.onnx`", "example.py", "unsure up to"):
         assert part in card
     assert "yes|and" not in card
     load(folder)

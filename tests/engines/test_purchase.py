@@ -170,6 +170,13 @@ def test_no_rows_cost_nothing(ledger):
     assert (report.questions, report.bought, len(report.answered)) == (0, 0, 0)
 
 
+def test_progress_counts_failures_as_done(ledger):
+    seen = []
+    teacher = Parity(fail=frozenset([0, 5]))
+    buy(teacher, ledger, range(6), on_progress=lambda done, total, _: seen.append((done, total)))
+    assert seen == [(0, 6), (4, 6), (6, 6)]
+
+
 def test_progress_and_stop(ledger):
     seen = []
     teacher = Parity()

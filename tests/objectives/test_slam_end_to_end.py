@@ -35,9 +35,9 @@ def flip(y: Tensor, alpha: Tensor, seed: int) -> Tensor:
 def linear_error(x: Tensor, labels: Tensor, alpha: Tensor, seed: int) -> float:
     """Train a logistic student with hard SLaM and give its error on fresh clean rows."""
     w = torch.zeros(20, requires_grad=True)
-    optimiser = torch.optim.Adam([w], 0.1)
+    optimiser = torch.optim.Adam([w], 0.5)
     teacher = functional.one_hot(labels, 2).float()
-    for _ in range(300):
+    for _ in range(120):
         optimiser.zero_grad()
         z = x @ w
         loss = slam_loss(torch.stack([-z / 2, z / 2], 1), teacher, alpha, 2, target="hard")
@@ -51,7 +51,7 @@ def test_error_on_a_halfspace_with_random_classification_noise_falls_with_more_r
     errors = []
     for n in (500, 2000, 8000):
         runs = []
-        for seed in range(5):
+        for seed in range(4):
             x, y = halfspace(n, seed)
             alpha = torch.full((n,), 0.7)
             runs.append(linear_error(x, flip(y, alpha, seed), alpha, seed))
@@ -61,13 +61,14 @@ def test_error_on_a_halfspace_with_random_classification_noise_falls_with_more_r
 
 
 def test_knowing_which_labels_are_noisy_beats_cross_entropy_on_a_halfspace():
-    # Instance-dependent noise: alpha rises from 0.55 at the margin to 1 far from it.
+    # Instance-dependent noise: alpha is 0.55 near the boundary and 1 far from it. With a constant
+    # alpha both losses find the same direction, so there would be no gap to see.
     gaps = []
     for seed in range(5):
-        x, y = halfspace(2000, seed)
-        alpha = (0.55 + 0.45 * (x[:, 0].abs() - 0.1) / 0.4).clamp(max=1.0)
+        x, y = halfspace(500, seed)
+        alpha = torch.where(x[:, 0].abs() < 0.25, 0.55, 1.0)
         labels = flip(y, alpha, seed)
-        plain = linear_error(x, labels, torch.ones(2000), seed)
+        plain = linear_error(x, labels, torch.ones(500), seed)
         gaps.append(plain - linear_error(x, labels, alpha, seed))
     standard_error = statistics.stdev(gaps) / math.sqrt(len(gaps))
     assert statistics.fmean(gaps) > 3 * standard_error

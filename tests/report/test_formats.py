@@ -25,6 +25,7 @@ from limbeck.report import formats
         (formats.seconds(48.2), "48 s"),
         (formats.seconds(564.0), "9.4 min"),
         (formats.milliseconds(0.0812), "0.081 ms"),
+        (formats.milliseconds(0.101), "0.10 ms"),
         (formats.milliseconds(12.34), "12.3 ms"),
         (formats.tiny(6.1e-8), "6e-08"),
         (formats.fixed(0.12345, 3), "0.123"),

@@ -62,7 +62,7 @@ def test_word_pairs_solve_what_single_words_cannot():
     student = build("text_bag", settings, SCHEMA, [], 2, seeded())
     optimiser = torch.optim.AdamW(student.module.parameters(), lr=TextBagConfig.recommended_lr)
     inputs = student.encoder.collate(student.encoder.encode(batch(texts)))
-    for _ in range(150):
+    for _ in range(200):
         optimiser.zero_grad()
         F.cross_entropy(student.module(inputs).outputs, labels).backward()
         optimiser.step()

@@ -5,7 +5,7 @@ column in the settings turns guessing of inputs off.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ MOST_CATEGORIES = 64
 _UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 _LONG_TEXT = 20
 _LONG_CATEGORY = 40
+_LISTED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +81,20 @@ def _inputs(
     roles: dict[str, tuple[str, str]], label: str, notes: tuple[str, ...], where: str
 ) -> Guess:
     picked: dict[str, list[str]] = {"text": [], "numeric": [], "category": [], "string": []}
-    said = list(notes)
-    for name, (role, why) in roles.items():
-        if role in picked:
-            picked[role].append(name)
-        else:
-            said.append(f"'{name}' is ignored: {why}.")
+    ignored = []
+    for name, (role, _) in roles.items():
+        picked.get(role, ignored).append(name)
+    said = [*notes, *_sentences(ignored, roles, "{} ignored: {}.")]
     if not (picked["text"] or picked["numeric"] or picked["category"]):
         # Short strings in many forms are the only thing there is: they are the text.
         picked["text"], picked["string"] = picked["string"], []
-    for name in picked["string"]:
-        said.append(f"'{name}' is ignored: {roles[name][1]}; name it under text if it matters.")
+    said += _sentences(picked["string"], roles, "{} ignored: {}; name it under text if it matters.")
     if picked["text"]:
-        for name in picked["numeric"] + picked["category"]:
-            said.append(
-                f"'{name}' ({roles[name][1]}) is ignored because there is text; name it to use it."
-            )
+        unread = picked["numeric"] + picked["category"]
+        said += _sentences(unread, roles, "{} ignored because there is text ({}); name it to use it.")
         picked["numeric"], picked["category"] = [], []
     for role in ("text", "numeric", "category"):
-        said += [f"'{name}' is taken as {role}: {roles[name][1]}." for name in picked[role]]
+        said += _sentences(picked[role], roles, "{} taken as " + role + ": {}.")
     if not any(picked[role] for role in ("text", "numeric", "category")):
         raise DataError(
             f"{where} has no column that looks like an input beside the label '{label}' "
@@ -108,6 +104,21 @@ def _inputs(
         tuple(picked["text"]), tuple(picked["numeric"]), tuple(picked["category"]), label, ()
     )
     return Guess(schema, tuple(said))
+
+
+def _sentences(
+    names: Sequence[str], roles: dict[str, tuple[str, str]], form: str
+) -> Iterator[str]:
+    """One sentence for all columns with the same reason: a table may have hundreds."""
+    by_reason: dict[str, list[str]] = {}
+    for name in names:
+        by_reason.setdefault(roles[name][1], []).append(name)
+    for reason, group in by_reason.items():
+        if len(group) <= _LISTED:
+            said = ", ".join(f"'{name}'" for name in group)
+        else:
+            said = f"{len(group)} columns ('{group[0]}', '{group[1]}', ... '{group[-1]}')"
+        yield form.format(said + (" is" if len(group) == 1 else " are"), reason)
 
 
 def _role(column: pa.ChunkedArray, name: str) -> tuple[str, str]:

@@ -151,6 +151,10 @@ def acquire(
     rows = rows[book.known(asked.pool[rows])]
     _require(len(validation_rows), "validation")
     _require(len(rows), "pool")
+    spending = ledger.spent(run_id)
+    used = [asked.validation[validation_rows], asked.pool[rows]]
+    used += [asked.test[book.known(asked.test)]] if config.ask_test else []
+    first, _ = distinct(np.concatenate(used))
     test = None
     if config.ask_test and bool(book.known(asked.test).all()):
         test = book.read(asked.test)
@@ -161,8 +165,9 @@ def acquire(
         test=test,
         pool_rows=rows,
         pool_ids=asked.pool[rows],
-        cached=buyer.cached,
-        spending=ledger.spent(run_id),
+        # Not what was found in the ledger: a resumed run finds there what it has paid for itself.
+        cached=max(0, len(first) - spending.answered),
+        spending=spending,
     )
 
 
@@ -183,7 +188,6 @@ class _Buyer:
         self._ledger = ledger
         self._folder = folder
         self._run = run_id
-        self.cached = 0
 
     def started(self) -> bool:
         """Whether this run has spent anything before."""
@@ -209,7 +213,6 @@ class _Buyer:
             budget=self._budget,
             on_progress=on_progress,
         )
-        self.cached += report.cached
         for sentence in report.failures:
             self._folder.log("answers", f"{split}: no answer: {sentence}")
         self._folder.log(

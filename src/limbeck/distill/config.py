@@ -131,6 +131,8 @@ class DistillConfig:
     student: StudentConfig = field(default_factory=StudentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    onnx: bool = True
+    """Export the student to ONNX as well; needs the extra `export`."""
     out: Path = Path("runs/distill")
     """Folder of the run; the same command goes on where it stopped."""
     ledger: Path = Path("ledger.sqlite")
@@ -179,10 +181,6 @@ def load_config(path: Path | None, options: Sequence[str] = ()) -> DistillConfig
         config = app(options, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         raise ConfigError(_sentence(str(error), path)) from error
-    except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path} is not a TOML file: {error}.") from error
     assert isinstance(config, DistillConfig)
     return _from_folder(config, Path() if path is None else path.parent)
 
@@ -211,7 +209,8 @@ def _absolute(options: Sequence[str]) -> list[str]:
 
 def _sentence(message: str, path: Path | None) -> str:
     source = f" (in {path})" if path is not None and str(path) not in message else ""
-    return " ".join(message.split()) + source
+    plain = message.replace("TOMLDecodeError:", "not valid TOML:")
+    return " ".join(plain.split()) + source
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -30,7 +30,7 @@ from limbeck.distill.ship import ship
 from limbeck.distill.trust import Trust
 from limbeck.distill.verdict import trust_check, verdict
 from limbeck.numerics.metrics import accuracy
-from limbeck.report import render
+from limbeck.report.html import render
 from limbeck.report.disagreements import Scored, pick_disagreements
 from limbeck.report.record import (
     Cost,
@@ -123,7 +123,11 @@ def finish(
     deferral = _deferral(splits, acquired, chosen)
     folder.log("export", f"exporting {chosen.title!r}")
     size, missing = ship(
-        chosen, splits, folder, threshold=deferral.validation.threshold if deferral else 0.0
+        chosen,
+        splits,
+        folder,
+        threshold=deferral.validation.threshold if deferral else 0.0,
+        onnx=config.onnx,
     )
     if deferral is None:
         missing["deferral"] = (

@@ -7,7 +7,7 @@ from limbeck.data import Splits
 from limbeck.distill.arms import Arm
 from limbeck.distill.card import write_card
 from limbeck.distill.export import ExportReport, OnnxFile, export_onnx
-from limbeck.distill.folder import RunFolder
+from limbeck.distill.folder import WARNING, RunFolder
 from limbeck.errors import MissingExtraError
 from limbeck.report.record import Latency, Size
 from limbeck.students import measure_latency, save
@@ -16,7 +16,7 @@ SAMPLE_ROWS = 1000
 
 
 def ship(
-    chosen: Arm, splits: Splits, folder: RunFolder, *, threshold: float
+    chosen: Arm, splits: Splits, folder: RunFolder, *, threshold: float, onnx: bool
 ) -> tuple[Size, dict[str, str]]:
     """Write the student folder.
 
@@ -25,6 +25,7 @@ def ship(
         splits: Test rows give the sample on which exports are checked and timed.
         folder: The run's folder.
         threshold: Rows whose top probability is at most this are better sent to the teacher.
+        onnx: Export to ONNX as well.
 
     Returns:
         What it weighs and how fast it is, and why something is missing.
@@ -37,17 +38,18 @@ def ship(
     missing: dict[str, str] = {}
     report: ExportReport | None = None
     try:
-        report = export_onnx(
-            chosen.student,
-            folder.student,
-            temperature=chosen.temperature,
-            sample=sample,
-            labels=labels[:count],
-        )
+        if onnx:
+            report = export_onnx(
+                chosen.student,
+                folder.student,
+                temperature=chosen.temperature,
+                sample=sample,
+                labels=labels[:count],
+            )
     except MissingExtraError as error:
         # Named in the log and the report: the student itself is complete without it.
         missing["export"] = str(error)
-        folder.log("export", f"no ONNX: {error}")
+        folder.log(WARNING, f"no ONNX: {error}")
     latencies = (
         (*_timed(report.float32), *_timed(report.int8))
         if report is not None

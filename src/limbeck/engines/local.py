@@ -185,7 +185,7 @@ class _Buyer:
 
     def _tell(self) -> None:
         if self.on_progress is not None:
-            done = self.cached + self.bought
+            done = self.cached + self.bought + self.failed
             self.on_progress(done, self.questions, self.ledger.spent(self.run))
 
     def _start(self, pool: ThreadPoolExecutor, batch: NDArray[np.int64]) -> None:

@@ -43,8 +43,12 @@ class SqliteLedger:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         self._connections = Connections(path)
-        with self._transaction() as connection:
-            tables.free_the_dead(connection)
+        try:
+            with self._transaction() as connection:
+                tables.free_the_dead(connection)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +83,7 @@ class SqliteLedger:
         Returns:
             bool, shape (n,).
 
-        Cost: O(n log m) for m answers; 9 bytes of memory a question.
+        Cost: O(n log m) for m answers; about 20 bytes of memory a question.
         """
         found = np.zeros(len(ids), dtype=np.bool_)
         with ledger_errors(self.path):

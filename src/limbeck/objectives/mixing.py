@@ -71,12 +71,14 @@ def soft_loss(
     Returns:
         Loss of each row, shape (B,).
     """
-    logits = working(logits)
-    alpha, other = noise.rates(logits.dtype)
-    at_top = other[:, None] * inside(top, noise.k)
-    target = teacher_probs.detach().to(logits.dtype)
+    log_f = torch.log_softmax(working(logits), dim=1)
+    alpha, other = noise.rates(log_f.dtype)
+    at_top = other[:, None]
+    if isinstance(noise.k, Tensor):
+        at_top = at_top * inside(top, noise.k)
+    target = teacher_probs.detach().to(log_f.dtype)
     loss: Tensor = _Soft.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        logits, target, alpha, top, at_top, eps
+        log_f, target, alpha, top, at_top, eps
     )
     return loss
 
@@ -120,13 +122,11 @@ def log_mix(log_f: Tensor, alpha: Tensor, other: Tensor, eps: float) -> tuple[Te
     Returns:
         Both of the shape of `log_f`, finite wherever `log_f` is.
     """
-    f = log_f.exp()
-    mixed = alpha * f - other * torch.expm1(log_f)  # expm1 keeps the digits of 1 - f for f near 1
-    kept = mixed > eps
-    mixed.clamp_min_(eps)
+    gain = (alpha - other) * log_f.exp()
+    mixed = other + gain
     sure = alpha >= 1
-    slope = (alpha - other) * kept * f / mixed
-    return torch.where(sure, log_f, mixed.log()), torch.where(sure, 1.0, slope)
+    slope = (gain / mixed).masked_fill_(mixed <= eps, 0.0).masked_fill_(sure, 1.0)
+    return torch.where(sure, log_f, mixed.clamp_min_(eps).log_()), slope
 
 
 class _Hard(torch.autograd.Function):
@@ -146,35 +146,36 @@ class _Hard(torch.autograd.Function):
 
 
 class _Soft(torch.autograd.Function):
-    """The whole soft loss: mixing only the top set's entries saves most passes over (B, C)."""
+    """The soft loss from log f, shape (B, C).
+
+    Outside the top set log max(alpha f, eps) = log alpha + max(log f, floor), one pass over (B, C);
+    only the entries of the top set are mixed. The derivative is taken on the way, in place.
+    """
 
     @staticmethod
-    def forward(  # noqa: PLR0917  # autograd passes no keywords
+    def forward(
         ctx: Any,
-        logits: Tensor,
+        log_f: Tensor,
         target: Tensor,
         alpha: Tensor,
         top: Tensor,
         other: Tensor,
         eps: float,
     ) -> Tensor:
-        log_f = torch.log_softmax(logits, dim=1)
-        # Outside the top set: log max(alpha f, eps) = log alpha + max(log f, floor).
         log_alpha = alpha.log()
         floor = torch.where(alpha < 1, math.log(eps) - log_alpha, -torch.inf)[:, None]
-        log_mixed = torch.maximum(log_f, floor).add_(log_alpha[:, None])
+        work = torch.maximum(log_f, floor)
+        # Less log alpha here and in all of the top set: it is added once a row, at the end.
         at_top, slope = log_mix(log_f.gather(1, top), alpha[:, None], other, eps)
-        log_mixed.scatter_(1, top, at_top)
-        ctx.save_for_backward(log_f, target, floor, top, slope)
-        return -(log_mixed.mul_(target).sum(dim=1))
+        work.scatter_(1, top, at_top - log_alpha[:, None])
+        above = (work * target).sum(dim=1)
+        # 1 where the floor does not bind: a comparison in place stays in floating point.
+        work.gt_(floor).scatter_(1, top, slope).mul_(target)
+        ctx.save_for_backward(work)
+        return -(above + log_alpha * target.sum(dim=1))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        log_f, target, floor, top, slope = ctx.saved_tensors
-        # With pull_c = target_c (d log mix_c / d log f_c): dL/dz = f sum(pull) - pull.
-        pull = torch.where(log_f > floor, target, 0.0)
-        pull.scatter_(1, top, slope * target.gather(1, top))
-        pull.mul_(upstream[:, None])
-        grad = log_f.exp().mul_(pull.sum(dim=1, keepdim=True)).sub_(pull)
-        return grad, None, None, None, None, None
+        (pull,) = ctx.saved_tensors
+        return -upstream[:, None] * pull, None, None, None, None, None

@@ -94,7 +94,8 @@ def seconds(value: float | None) -> str:
 
 def milliseconds(value: float) -> str:
     """A latency: '0.11 ms'."""
-    return f"{value:.2g} ms" if value < 1 else f"{value:.1f} ms"
+    digits = 3 if value < 0.1 else 2 if value < 1 else 1
+    return f"{value:.{digits}f} ms"
 
 
 FILTERS = {

@@ -155,6 +155,7 @@ def deferral(found: Deferral) -> Markup:
         price.set_xlabel(f"price of 1,000 rows, {found.currency}", color=svg.MUTED)
         price.tick_params(length=0, labelcolor=svg.MUTED)
         price.spines["top"].set_visible(False)
+        price.patch.set_visible(False)
     return svg.inline(
         figure,
         "deferral",

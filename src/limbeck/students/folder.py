@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from limbeck import __version__
+import limbeck
 from limbeck.data.schema import Schema
 from limbeck.data.tables import as_batch
 from limbeck.errors import LimbeckError, StudentError
@@ -137,7 +137,7 @@ def save(
     write_bytes(folder / WEIGHTS, safetensors.torch.save(weights))
     config = {
         "format": FORMAT,
-        "limbeck": __version__,
+        "limbeck": limbeck.__version__,
         "kind": student.encoder.kind,
         "settings": asdict(student.module.settings),
         "encoder": student.encoder.to_config(),
@@ -210,8 +210,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     found = config.get("format") if isinstance(config, dict) else None
     if found != FORMAT:
         raise StudentError(
-            f"{folder / CONFIG} has format {found!r} but Limbeck {__version__} reads {FORMAT}; "
-            f"update Limbeck or export the student again."
+            f"{folder / CONFIG} has format {found!r} but Limbeck {limbeck.__version__} reads "
+            f"{FORMAT}; update Limbeck or export the student again."
         )
     return dict(config)
 

@@ -25,6 +25,8 @@ from limbeck.errors import ConfigError
 from limbeck.students import hashing
 from limbeck.students.base import Encoder, Ragged, StudentModule, seeded_linear
 
+_BLOCK = 128
+"""Rows hashed at a time: long texts then take tens of megabytes of scratch, and fit the caches."""
 _TABLE_STD = 0.01
 """Measured with 500 imdb reviews: 76.4 % correct, against 70.8 % when drawn with 0.1."""
 
@@ -50,7 +52,7 @@ class TextBagConfig:
     max_chars: int = 8_192
     """Characters of a row that are read, >= 1; the rest of a longer row is ignored."""
 
-    recommended_lr: ClassVar[float] = 5e-3
+    recommended_lr: ClassVar[float] = 3e-3
     """Peak learning rate of AdamW in batches of 256 rows: most of the table is seen rarely."""
 
     def __post_init__(self) -> None:
@@ -111,15 +113,20 @@ class TextBagEncoder(Encoder):
     def encode(self, rows: pa.RecordBatch) -> Ragged:
         """Hash the n-grams of each row; a missing text counts as empty."""
         c = self.config
-        ids, lengths = hashing.hash_texts(
-            join_columns([rows.column(name).to_pylist() for name in self.columns]),
-            buckets=c.buckets,
-            word_ngrams=c.word_ngrams,
-            char_min=c.char_min,
-            char_max=c.char_max,
-            max_chars=c.max_chars,
-        )
-        return Ragged(ids.astype(self.dtype), lengths)
+        texts = join_columns([rows.column(name).to_pylist() for name in self.columns])
+        values, lengths = [np.empty(0, self.dtype)], [np.empty(0, np.int64)]
+        for first in range(0, len(texts), _BLOCK):
+            ids, counts = hashing.hash_texts(
+                texts[first : first + _BLOCK],
+                buckets=c.buckets,
+                word_ngrams=c.word_ngrams,
+                char_min=c.char_min,
+                char_max=c.char_max,
+                max_chars=c.max_chars,
+            )
+            values.append(ids.astype(self.dtype))
+            lengths.append(counts)
+        return Ragged(np.concatenate(values), np.concatenate(lengths))
 
     def collate(self, rows: Ragged) -> dict[str, Tensor]:
         """Give `ids` int64 (N,) and `offsets` int64 (B,), where each row begins."""

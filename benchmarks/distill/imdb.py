@@ -1,0 +1,166 @@
+"""The main job on movie reviews, with a strong and a weak teacher.
+
+    PYTHONPATH=src python -m benchmarks.distill.imdb --minutes 120
+
+500 labelled, 500 validation, 20,000 pool and 5,000 test reviews, drawn anew for each seed. Both
+teachers are the larger model that `fit` trains: the strong one on the labelled reviews that are left
+(about 21,000), the weak one on the 500 that the student has too. Every arm takes the same gradient
+steps. Each run is a process of its own, so that its peak memory is its own. Needs the folder
+`text/imdb` in the folder that LIMBECK_DATA names, with `train`, `unlabelled` and `test` in Parquet.
+
+With two classes k is 2, and the normalised form of SLaM is the un-normalised one, letter by letter;
+so its two forms are one row here.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks._common import Clock, Row, arguments, results
+from limbeck.numerics.intervals import paired_t
+
+SEEDS = 5
+SIZES = {"labelled": 500, "validation": 500, "pool": 20_000, "test": 5_000}
+TEACHERS = ("strong", "weak")
+BUDGET = 25_500
+ARMS = ("labels", "labels_and_validation", "hard_kd", "soft_kd", "slam_soft", "slam_hard")
+COMPARED = [
+    *((arm, "labels_and_validation") for arm in ("hard_kd", "soft_kd", "slam_soft", "slam_hard")),
+    *((slam, other) for slam in ("slam_soft", "slam_hard") for other in ("hard_kd", "soft_kd")),
+    ("shipped", "labels_and_validation"),
+    ("shipped", "teacher"),
+]
+
+
+def data_folder() -> Path:
+    """Where the reviews are."""
+    return Path(os.environ.get("LIMBECK_DATA", "../shared/data")) / "text" / "imdb"
+
+
+def draw(seed: int, folder: Path) -> None:
+    """Write the files of one seed: splits that share no text."""
+    rng = np.random.default_rng(seed)
+    train, unlabelled, test = (
+        pq.read_table(data_folder() / f"{name}.parquet") for name in ("train", "unlabelled", "test")
+    )
+    # Some reviews stand in train and in test: they may serve neither.
+    shared = set(test.column("text").to_pylist())
+    own = [i for i, text in enumerate(train.column("text").to_pylist()) if text not in shared]
+    order = rng.permutation(np.unique(np.array(own)))
+    parts = np.split(order, [SIZES["labelled"], SIZES["labelled"] + SIZES["validation"]])
+    for name, rows in zip(("labelled", "validation", "rest"), parts, strict=True):
+        write(train.take(rows), folder / f"{name}.parquet")
+    write(test.take(rng.permutation(test.num_rows)[: SIZES["test"]]), folder / "test.parquet")
+    rows = rng.permutation(unlabelled.num_rows)[: SIZES["pool"]]
+    write(unlabelled.take(rows).select(["text"]), folder / "pool.parquet")
+
+
+def write(table: pa.Table, path: Path) -> None:
+    """Write a table without the texts that it repeats."""
+    _, first = np.unique(np.array(table.column("text").to_pylist(), dtype=object), return_index=True)
+    pq.write_table(table.take(np.sort(first)), path)
+
+
+def run_one(teacher: str, seed: int) -> Row:
+    """One run of the main job, in this process."""
+    from limbeck.distill.config import load_config
+    from limbeck.distill.run import distill
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        draw(seed, folder)
+        options = [
+            *("--budget", str(BUDGET), "--seed", str(seed), "--onnx", "false"),
+            *("--out", str(folder / "run"), "--ledger", str(folder / "ledger.sqlite")),
+            *("--teacher.kind", "fit", "--data.drop_test_overlap", "true"),
+            *(["--teacher.path", str(folder / "rest.parquet")] if teacher == "strong" else []),
+        ]
+        for split in SIZES:
+            options += [f"--data.{split}", str(folder / f"{split}.parquet")]
+        outcome = distill(load_config(None, options))
+    record = outcome.record
+    found = record.evaluation
+    accuracy = {arm.name: arm.accuracy.estimate for arm in found.arms}
+    return {
+        "teacher_kind": teacher,
+        "seed": seed,
+        "accuracy": {**accuracy, "teacher": found.arm("teacher").accuracy.estimate},
+        "nll": {arm.name: arm.nll_calibrated for arm in found.arms},
+        "shipped": found.shipped,
+        "verdict": record.verdict.kind,
+        "steps": found.arms[0].steps,
+        "minutes": record.cost.minutes,
+        "peak_megabytes": record.cost.peak_memory_bytes / 1e6,
+        "student_bytes": dict(record.size.files)["model.safetensors"],
+        "rows": {view.name: view.rows for view in record.data.splits},
+    }
+
+
+def summary(rows: Iterable[Row]) -> dict[str, object]:
+    """Means and 95 % t-intervals over seeds, and of paired differences, for each teacher."""
+    everything = list(rows)
+    numbers: dict[str, object] = {}
+    for teacher in TEACHERS:
+        mine = [row for row in everything if row["teacher_kind"] == teacher]
+        if len(mine) < 2:
+            continue
+        scores = {name: [score(row, name) for row in mine] for name in (*ARMS, "teacher", "shipped")}
+        numbers[teacher] = {
+            "seeds": len(mine),
+            "accuracy": {name: interval(values) for name, values in scores.items()},
+            "differences": {
+                f"{a} - {b}": interval([x - y for x, y in zip(scores[a], scores[b], strict=True)])
+                for a, b in COMPARED
+            },
+            "verdicts": [row["verdict"] for row in mine],
+            "minutes": interval([row["minutes"] for row in mine]),
+            "peak_megabytes": max(row["peak_megabytes"] for row in mine),
+        }
+    return numbers
+
+
+def score(row: Row, name: str) -> float:
+    """Accuracy of an arm, of the teacher, or of what shipped."""
+    return row["accuracy"][row["shipped"] if name == "shipped" else name]
+
+
+def interval(values: list[float]) -> dict[str, float]:
+    """Mean and 95 % t-interval."""
+    found = paired_t(np.array(values))
+    return {"mean": found.estimate, "low": found.low, "high": found.high}
+
+
+def main() -> None:
+    """Run what is not done yet and write the result file."""
+    parser = arguments(__doc__, minutes=120)
+    parser.add_argument("--one", nargs=2, metavar=("TEACHER", "SEED"), help="one run, as JSON")
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(run_one(options.one[0], int(options.one[1]))))
+        return
+    clock, kept = Clock(options.minutes), results("imdb", fresh=options.fresh)
+    for seed in range(SEEDS):
+        for teacher in TEACHERS:
+            if kept.done([teacher, seed]) or clock.spent:
+                continue
+            command = [sys.executable, "-m", "benchmarks.distill.imdb", "--one", teacher, str(seed)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            kept.add([teacher, seed], json.loads(done.stdout.splitlines()[-1]))
+            kept.write(
+                claim="500 labels and 20,000 answers of a strong or a weak teacher, movie reviews",
+                config={"sizes": SIZES, "budget": BUDGET, "student": "text_bag, defaults"},
+                seeds=range(SEEDS),
+                numbers={"summary": summary(kept.rows()), "runs": list(kept.rows())},
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""The loop against the slowest thing that could be meant by it, and against itself when stopped."""
+
+import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from accelerate import Accelerator
+
+from limbeck.answers import Answers
+from limbeck.data.schema import Schema
+from limbeck.distill.batches import EndlessPermutation
+from limbeck.distill.config import TrainConfig
+from limbeck.distill.loop import Job, Labelled, learning_rate, predict, train
+from limbeck.distill.views import Stacked, Subset, folds, stack, subset
+from limbeck.objectives import SoftKD, Supervised
+from limbeck.objectives.base import Objective
+from limbeck.students import MemoryStore, Store, build, settings_of
+
+SCHEMA = Schema((), ("a", "b", "c"), (), "y", ("no", "yes"))
+
+
+def rows(n, seed):
+    x = np.random.default_rng(seed).normal(size=(n, 3))
+    batch = pa.RecordBatch.from_arrays([pa.array(x[:, i]) for i in range(3)], names=["a", "b", "c"])
+    return batch, torch.from_numpy((x[:, 0] > 0.3).astype(np.int64))
+
+
+@dataclass
+class Taught:
+    """A pool whose answers are known."""
+
+    store: Store
+    probs: torch.Tensor
+    objective: Objective
+
+    def __len__(self):
+        return len(self.store)
+
+    def take(self, positions):
+        ids = np.zeros((len(positions), 16), np.uint8)
+        answers = Answers(ids, self.probs[torch.from_numpy(positions)])
+        return self.store.take(positions), self.objective.targets(answers)
+
+
+def make_job(*, steps=12, patience=0, dropout=0.5, pool=True, held_out=True, stop_at=None):
+    batch, labels = rows(40, 0)
+    student = build(
+        "tabular",
+        settings_of("tabular", {"hidden": 8, "dropout": dropout}),
+        SCHEMA,
+        [batch],
+        2,
+        torch.Generator().manual_seed(0),
+    )
+
+    def labelled(n, seed):
+        b, y = rows(n, seed)
+        return Labelled(MemoryStore.build(student.encoder, [b]), y)
+
+    pool_batch, truth = rows(30, 3)
+    probs = torch.nn.functional.one_hot(truth, 2).float() * 0.8 + 0.1
+    objective = SoftKD() if pool else Supervised()
+    taught = Taught(MemoryStore.build(student.encoder, [pool_batch]), probs, objective)
+    return Job(
+        name="test",
+        student=student,
+        objective=objective,
+        labelled=labelled(20, 1),
+        pool=taught if pool else None,
+        held_out=labelled(25, 2) if held_out else None,
+        train=TrainConfig(pool_batch=8, labelled_batch=4, evaluations=4, patience=patience),
+        steps=steps,
+        stop_at=stop_at or steps,
+        learning_rate=0.01,
+        seed=5,
+    )
+
+
+@pytest.fixture(scope="module")
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+def weights(job):
+    return {k: v.clone() for k, v in job.student.module.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def nothing(step, point):
+    pass
+
+
+def test_it_takes_the_steps_that_a_bare_loop_would_take(accelerator, tmp_path):
+    job = make_job(dropout=0.0, held_out=False)
+    module = copy.deepcopy(job.student.module)
+    vectors = [p for p in module.parameters() if p.ndim <= 1]
+    matrices = [p for p in module.parameters() if p.ndim > 1]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": job.train.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=1.0,
+    )
+    pool, labelled = EndlessPermutation(30, 8, 10), EndlessPermutation(20, 4, 11)
+    encoder = job.student.encoder
+    for step in range(12):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(job, step)
+        p, a = pool.rows(step), labelled.rows(step)
+        z = module(encoder.collate(job.pool.store.take(p))).outputs
+        taught = -(job.pool.probs[p] * torch.log_softmax(z, 1)).sum(1).mean()
+        z = module(encoder.collate(job.labelled.rows.take(a))).outputs
+        told = torch.nn.functional.cross_entropy(z, job.labelled.labels[a])
+        optimizer.zero_grad()
+        (taught + told).backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), job.train.clip_norm)
+        optimizer.step()
+    train(job, tmp_path / "c", "s", accelerator, nothing)
+    for name, value in module.state_dict().items():
+        assert torch.allclose(value, job.student.module.state_dict()[name], atol=1e-5)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("pool", [True, False])
+def test_stopped_at_any_step_and_resumed_it_ends_with_the_same_bytes(accelerator, tmp_path, pool):
+    whole = make_job(pool=pool)
+    expected = train(whole, tmp_path / "whole", "s", accelerator, nothing)
+    for at in range(1, 13):
+
+        def on_step(step, point, at=at):
+            if step == at:
+                raise Stop
+
+        path = tmp_path / f"stopped{at}"
+        with pytest.raises(Stop):
+            train(make_job(pool=pool), path, "s", accelerator, on_step)
+        job = make_job(pool=pool)
+        again = train(job, path, "s", accelerator, nothing)
+        assert same(weights(job), weights(whole))
+        assert again.curve == expected.curve
+
+
+def test_the_weights_are_those_of_the_best_evaluation(accelerator, tmp_path):
+    job = make_job(steps=40)
+    kept = {}
+
+    def on_step(step, point):
+        if point is not None:
+            kept[step] = weights(job)
+
+    trained = train(job, tmp_path / "c", "s", accelerator, on_step)
+    scores = {p.step: (p.accuracy, -p.calibrated_nll) for p in trained.curve}
+    assert trained.best_step == max(scores, key=lambda s: (scores[s], -s))
+    assert same(weights(job), kept[trained.best_step])
+
+
+def test_without_held_out_rows_the_last_step_is_kept(accelerator, tmp_path):
+    trained = train(make_job(held_out=False), tmp_path / "c", "s", accelerator, nothing)
+    assert trained.best_step == trained.last_step == 12
+
+
+def test_patience_ends_a_run_that_no_longer_gets_better(accelerator, tmp_path):
+    job = replace(make_job(steps=400, patience=2), learning_rate=0.1)
+    job = replace(job, train=replace(job.train, evaluations=100))
+    trained = train(job, tmp_path / "c", "s", accelerator, nothing)
+    assert trained.last_step < 400
+    best = next(i for i, p in enumerate(trained.curve) if p.step == trained.best_step)
+    assert len(trained.curve) - 1 - best == 2
+
+
+def test_the_learning_rate_rises_then_falls_to_zero():
+    job = make_job(steps=100)
+    rates = [learning_rate(job, step) for step in range(100)]
+    peak = int(np.argmax(rates))
+    assert rates[peak] == job.learning_rate
+    assert all(np.diff(rates[: peak + 1]) > 0)
+    assert all(np.diff(rates[peak + 1 :]) < 0)
+    assert rates[-1] < 1e-3 * job.learning_rate
+
+
+def test_training_leaves_the_callers_generators_alone(accelerator, tmp_path):
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    train(make_job(), tmp_path / "c", "s", accelerator, nothing)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_predictions_do_not_depend_on_the_batch():
+    job = make_job()
+    whole = predict(job.student.module, job, job.labelled.rows, torch.device("cpu"))
+    parts = predict(job.student.module, job, job.labelled.rows, torch.device("cpu"), batch=3)
+    assert torch.allclose(whole, parts, atol=1e-6)
+    assert torch.allclose(whole.exp().sum(1), torch.ones(20), atol=1e-6)
+
+
+def entries(store, positions):
+    ragged = store.take(np.asarray(positions))
+    return [p.tolist() for p in np.split(ragged.values, np.cumsum(ragged.lengths)[:-1])]
+
+
+def store_of(rows):
+    return MemoryStore(
+        np.concatenate([np.array(r, np.int32) for r in rows]), np.array([len(r) for r in rows])
+    )
+
+
+def test_views_give_the_rows_that_they_say():
+    a, b = store_of([[1], [2, 2], []]), store_of([[4, 4], [5]])
+    assert entries(Stacked(a, b), [4, 0, 3, 1, 2]) == [[5], [1], [4, 4], [2, 2], []]
+    assert entries(Subset(a, np.array([1, 0])), [0, 1]) == [[2, 2], [1]]
+    both = stack(
+        Labelled(a, torch.tensor([0, 1, 0])), subset(Labelled(b, torch.tensor([1, 0])), np.array([1]))
+    )
+    assert both.labels.tolist() == [0, 1, 0, 0]
+    assert entries(both.rows, [3]) == [[5]]
+
+
+def test_folds_are_even_stratified_and_seeded():
+    labels = np.repeat([0, 1, 2], [31, 17, 6])
+    fold = folds(labels, 3, 0)
+    sizes = np.bincount(fold, minlength=3)
+    assert sizes.max() - sizes.min() <= 1
+    for c in range(3):
+        counts = np.bincount(fold[labels == c], minlength=3)
+        assert counts.max() - counts.min() <= 1
+    assert np.array_equal(fold, folds(labels, 3, 0))
+    assert not np.array_equal(fold, folds(labels, 3, 1))
