@@ -3,8 +3,8 @@
     PYTHONPATH=src python -m benchmarks.distill.imdb --minutes 120
 
 500 labelled, 500 validation, 20,000 pool and 5,000 test reviews, drawn anew for each seed. Both
-teachers are the larger model that `fit` trains: the strong one on the labelled reviews that are left
-(about 21,000), the weak one on the 500 that the student has too. Every arm takes the same gradient
+teachers are the larger model that `fit` trains: the strong one on the labelled reviews that are
+left (about 21,000), the weak one on the 500 that the student has too. Every arm takes the same gradient
 steps. Each run is a process of its own, so that its peak memory is its own. Needs the folder
 `text/imdb` in the folder that LIMBECK_DATA names, with `train`, `unlabelled` and `test` in Parquet.
 
@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from benchmarks._common import Clock, Row, arguments, results
+
 from limbeck.numerics.intervals import paired_t
 
 SEEDS = 5
@@ -65,7 +65,9 @@ def draw(seed: int, folder: Path) -> None:
 
 def write(table: pa.Table, path: Path) -> None:
     """Write a table without the texts that it repeats."""
-    _, first = np.unique(np.array(table.column("text").to_pylist(), dtype=object), return_index=True)
+    _, first = np.unique(
+        np.array(table.column("text").to_pylist(), dtype=object), return_index=True
+    )
     pq.write_table(table.take(np.sort(first)), path)
 
 
@@ -78,9 +80,9 @@ def run_one(teacher: str, seed: int) -> Row:
         folder = Path(name)
         draw(seed, folder)
         options = [
-            *("--budget", str(BUDGET), "--seed", str(seed), "--onnx", "false"),
+            *("--budget", str(BUDGET), "--seed", str(seed), "--no-onnx"),
             *("--out", str(folder / "run"), "--ledger", str(folder / "ledger.sqlite")),
-            *("--teacher.kind", "fit", "--data.drop_test_overlap", "true"),
+            *("--teacher.kind", "fit", "--data.drop_test_overlap"),
             *(["--teacher.path", str(folder / "rest.parquet")] if teacher == "strong" else []),
         ]
         for split in SIZES:
@@ -112,7 +114,9 @@ def summary(rows: Iterable[Row]) -> dict[str, object]:
         mine = [row for row in everything if row["teacher_kind"] == teacher]
         if len(mine) < 2:
             continue
-        scores = {name: [score(row, name) for row in mine] for name in (*ARMS, "teacher", "shipped")}
+        scores = {
+            name: [score(row, name) for row in mine] for name in (*ARMS, "teacher", "shipped")
+        }
         numbers[teacher] = {
             "seeds": len(mine),
             "accuracy": {name: interval(values) for name, values in scores.items()},

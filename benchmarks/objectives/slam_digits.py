@@ -41,6 +41,7 @@ CLAIM = (
     "At about 35 % teacher error un-normalised SLaM beats hard distillation by 5 points and soft "
     "distillation significantly; at 5 % error or less it is not 0.5 points below soft."
 )
+PICTURE = Path(__file__).parents[2] / "docs" / "methods" / "slam_digits.svg"
 TEACHERS = {
     "near-perfect": (0.6, "standardised"),
     "sigma 2": (2.0, "standardised"),
@@ -292,7 +293,7 @@ def main() -> None:
         numbers=numbers,
     )
     write_text(RESULTS / "slam_digits.md", table(numbers))
-    picture(numbers, RESULTS / "slam_digits.svg")
+    picture(numbers, PICTURE)
     print(table(numbers))
 
 

@@ -19,7 +19,7 @@ class Answers:
 
     Args:
         ids: Question ids, uint8, shape (n, 16); row i of every field is about question i.
-        probs: Probabilities at temperature 1, float32, shape (n, C); each row sums to 1 within 1e-4.
+        probs: Probabilities at temperature 1, float32, shape (n, C); rows sum to 1 within 1e-4.
         embeddings: The teacher's representation, float32, shape (n, D), or None.
 
     Raises:
@@ -90,8 +90,8 @@ def check_probs(probs: Tensor, *, what: str, num_classes: int | None = None) -> 
     if bool(off.any()):
         row = int(off.nonzero()[0])
         raise AnswerError(
-            f"{what}: row {row} sums to {float(total[row]):.4g}, expected 1 within {SUM_TOLERANCE}; "
-            f"divide each row by its sum."
+            f"{what}: row {row} sums to {float(total[row]):.4g}, expected 1 within "
+            f"{SUM_TOLERANCE}; divide each row by its sum."
         )
 
 

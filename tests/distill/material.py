@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-TEACHER = '''
+TEACHER = """
 from pathlib import Path
 
 ASKED = Path(__file__).with_name("asked.txt")
@@ -19,7 +19,7 @@ def ask(rows):
         p = 0.9 if row["a"] + 0.4 * row["b"] > 0 else 0.2
         answers.append([1 - p, p])
     return answers
-'''
+"""
 RUN = """
 budget = {budget}
 out = "run"

@@ -49,7 +49,9 @@ def test_an_optimiser_goes_on_as_if_it_had_never_stopped(tmp_path):
     other.load_state_dict(saved.group("model"))
     checkpoint.load_optimizer(fresh, saved.group("optimizer"))
     go_on(other, fresh, 4, 9)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )
 
 
 def test_kept_tensors_do_not_follow_the_model():

@@ -46,7 +46,7 @@ class Taught:
 
 
 def make_job(*, steps=12, patience=0, dropout=0.5, pool=True, held_out=True, stop_at=None):
-    batch, labels = rows(40, 0)
+    batch, _ = rows(40, 0)
     student = build(
         "tabular",
         settings_of("tabular", {"hidden": 8, "dropout": dropout}),
@@ -220,7 +220,8 @@ def test_views_give_the_rows_that_they_say():
     assert entries(Stacked(a, b), [4, 0, 3, 1, 2]) == [[5], [1], [4, 4], [2, 2], []]
     assert entries(Subset(a, np.array([1, 0])), [0, 1]) == [[2, 2], [1]]
     both = stack(
-        Labelled(a, torch.tensor([0, 1, 0])), subset(Labelled(b, torch.tensor([1, 0])), np.array([1]))
+        Labelled(a, torch.tensor([0, 1, 0])),
+        subset(Labelled(b, torch.tensor([1, 0])), np.array([1])),
     )
     assert both.labels.tolist() == [0, 1, 0, 0]
     assert entries(both.rows, [3]) == [[5]]

@@ -52,8 +52,12 @@ def test_it_leaves_a_student_a_report_and_all_numbers(finished):
 def test_the_student_predicts_in_a_fresh_process(finished):
     material, _ = finished
     student = material.folder / "run" / "student"
-    code = f"import limbeck; print(limbeck.load({str(student)!r}).predict([{{'a': 2.0, 'b': 0.0}}]))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = (
+        f"import limbeck; print(limbeck.load({str(student)!r}).predict([{{'a': 2.0, 'b': 0.0}}]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() in ("['up']", "['down']")
     predictor = limbeck.load(student)
     assert predictor.predict_proba([{"a": 2.0, "b": 0.0}]).shape == (1, 2)

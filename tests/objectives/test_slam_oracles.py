@@ -201,6 +201,30 @@ def test_the_gradient_is_the_closed_form(target, normalized):
     torch.testing.assert_close(grad, closed, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.parametrize("eps", [1e-7, 1e-3, 0.2])
+@pytest.mark.parametrize(("target", "normalized"), FORMS)
+def test_value_and_gradient_are_those_of_the_definition_where_the_floor_binds(
+    target, normalized, eps
+):
+    logits, teacher, alpha, _ = draw(15, 64, 6)
+    logits = 12 * logits
+    wanted = teacher if target == "soft" else functional.one_hot(teacher.argmax(1), 6).double()
+
+    def definition(z):
+        mixed = mix(torch.softmax(z, 1), alpha, teacher, 3, normalized=normalized)
+        return -(wanted * mixed.clamp_min(eps).log()).sum(dim=1)
+
+    def fast(z):
+        return slam_loss(z, teacher, alpha, 3, target=target, normalized=normalized, eps=eps)
+
+    mixed = mix(torch.softmax(logits, 1), alpha, teacher, 3, normalized=normalized)
+    assert (mixed < eps).any()
+    torch.testing.assert_close(fast(logits), definition(logits), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(
+        grad_of(fast, logits), grad_of(definition, logits), atol=1e-9, rtol=1e-9
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(("target", "normalized"), FORMS)
 def test_no_nan_where_the_student_is_certain_and_alpha_or_k_are_at_their_ends(

@@ -81,7 +81,7 @@ def _inputs(
     roles: dict[str, tuple[str, str]], label: str, notes: tuple[str, ...], where: str
 ) -> Guess:
     picked: dict[str, list[str]] = {"text": [], "numeric": [], "category": [], "string": []}
-    ignored = []
+    ignored: list[str] = []
     for name, (role, _) in roles.items():
         picked.get(role, ignored).append(name)
     said = [*notes, *_sentences(ignored, roles, "{} ignored: {}.")]
@@ -91,7 +91,9 @@ def _inputs(
     said += _sentences(picked["string"], roles, "{} ignored: {}; name it under text if it matters.")
     if picked["text"]:
         unread = picked["numeric"] + picked["category"]
-        said += _sentences(unread, roles, "{} ignored because there is text ({}); name it to use it.")
+        said += _sentences(
+            unread, roles, "{} ignored because there is text ({}); name it to use it."
+        )
         picked["numeric"], picked["category"] = [], []
     for role in ("text", "numeric", "category"):
         said += _sentences(picked[role], roles, "{} taken as " + role + ": {}.")
@@ -106,9 +108,7 @@ def _inputs(
     return Guess(schema, tuple(said))
 
 
-def _sentences(
-    names: Sequence[str], roles: dict[str, tuple[str, str]], form: str
-) -> Iterator[str]:
+def _sentences(names: Sequence[str], roles: dict[str, tuple[str, str]], form: str) -> Iterator[str]:
     """One sentence for all columns with the same reason: a table may have hundreds."""
     by_reason: dict[str, list[str]] = {}
     for name in names:

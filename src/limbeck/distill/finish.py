@@ -30,8 +30,8 @@ from limbeck.distill.ship import ship
 from limbeck.distill.trust import Trust
 from limbeck.distill.verdict import trust_check, verdict
 from limbeck.numerics.metrics import accuracy
-from limbeck.report.html import render
 from limbeck.report.disagreements import Scored, pick_disagreements
+from limbeck.report.html import render
 from limbeck.report.record import (
     Cost,
     DataView,

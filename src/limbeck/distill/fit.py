@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 HELD_OUT_FOLDS = 10
 LEAST_STEPS = 300
+EVALUATIONS = 10
 
 
 def fit_teacher(
@@ -103,7 +104,8 @@ def _job(config: DistillConfig, splits: Splits, rows: Dataset, folder: RunFolder
     )
     everything = Labelled(store, torch.from_numpy(rows.labels.copy()))
     fold = folds(rows.labels, HELD_OUT_FOLDS, config.seed)
-    batch = config.train.labelled_batch
+    # Small sets take small batches, so that an epoch has steps; large ones the pool's.
+    batch = min(config.train.pool_batch, max(config.train.labelled_batch, len(rows) // 20))
     steps = max(LEAST_STEPS, round(config.train.epochs * len(rows) / batch))
     return Job(
         name="teacher",
@@ -112,7 +114,7 @@ def _job(config: DistillConfig, splits: Splits, rows: Dataset, folder: RunFolder
         labelled=subset(everything, np.flatnonzero(fold != 0)),
         pool=None,
         held_out=subset(everything, np.flatnonzero(fold == 0)),
-        train=config.train,
+        train=replace(config.train, labelled_batch=batch, evaluations=EVALUATIONS),
         steps=steps,
         stop_at=steps,
         learning_rate=recommended_lr(settings),

@@ -46,8 +46,8 @@ def mix(
             experiments of the source use.
 
     Returns:
-        Mixed predictions in [0, 1], shape (B, C), dtype of `probs`. Rows do not sum to one in
-        general, and must not be made to.
+        Mixed predictions in [0, 1], shape (B, C), dtype of `probs`, with a gradient to `probs`
+        only. Rows do not sum to one in general, and must not be made to.
 
     Raises:
         ShapeError, ConfigError: as `slam_loss`.

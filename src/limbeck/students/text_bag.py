@@ -69,8 +69,8 @@ class TextBagConfig:
 
     @classmethod
     def large(cls) -> Self:
-        """A teacher's size: 2**18 buckets of 64 numbers, 68 MB, characters in runs of 3 to 5."""
-        return cls(buckets=2**18, dim=64, hidden=256, char_min=3, char_max=5)
+        """A teacher's size: 2**17 buckets of 32 numbers, 17 MB, characters in runs of 3 to 5."""
+        return cls(buckets=2**17, dim=32, hidden=128, char_min=3, char_max=5)
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
