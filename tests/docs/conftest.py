@@ -64,4 +64,6 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+    # The guide to the report stands beside a run folder of that name.
+    (folder / "run").symlink_to(folder / "runs/reviews")
     return folder

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from limbeck.data.schema import Schema
 from limbeck.errors import ConfigError
 from limbeck.students import hashing
+from limbeck.students.bags import bag_sum
 from limbeck.students.base import Encoder, Ragged, StudentModule, seeded_linear
 
 _BLOCK = 128
@@ -199,7 +200,7 @@ class TextBagModule(StudentModule):
     def embed(self, inputs: dict[str, Tensor]) -> Tensor:
         """Embed `ids` (N,) in bags that begin at `offsets` (B,), shape (B, hidden)."""
         ids, offsets = inputs["ids"], inputs["offsets"]
-        total = F.embedding_bag(ids, self.table, offsets, mode="sum")
+        total = bag_sum(ids, self.table, offsets)
         counts = torch.diff(offsets, append=offsets.new_tensor([len(ids)]))
         return self._hidden(total, counts)
 

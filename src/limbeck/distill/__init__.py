@@ -1,0 +1,1 @@
+"""The main job: files and a teacher in, a small student and an honest report out."""
