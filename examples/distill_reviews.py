@@ -18,23 +18,29 @@ from limbeck.distill.folder import Event
 from limbeck.distill.run import distill
 from limbeck.teachers.config import TeacherConfig
 
-GOOD = (
+
+def words(text: str) -> list[str]:
+    """The words of a text."""
+    return text.split()
+
+
+GOOD = words(
     "superb brilliant moving tender witty gripping lovely clever radiant funny graceful bold warm "
     "dazzling honest charming subtle inspired elegant thrilling rich vivid masterly joyful"
-).split()
-BAD = (
+)
+BAD = words(
     "dull wooden clumsy shrill boring lazy hollow stale bland tedious messy grating sloppy flat "
     "pompous absurd lifeless awful murky smug weak dreary noisy stupid"
-).split()
-THINGS = "plot cast music script ending camera villain hero dialogue pace costumes jokes".split()
+)
+THINGS = words("plot cast music script ending camera villain hero dialogue pace costumes jokes")
 
 
 def review(rng: random.Random) -> tuple[str, str]:
     """A review and its label: two opinions that agree with it, and one that may not."""
     label = rng.choice(["neg", "pos"])
     own, other = (GOOD, BAD) if label == "pos" else (BAD, GOOD)
-    words = [rng.choice(own), rng.choice(own), rng.choice(rng.choice([own, other]))]
-    parts = [f"{word} {rng.choice(THINGS)}" for word in words]
+    opinions = [rng.choice(own), rng.choice(own), rng.choice(rng.choice([own, other]))]
+    parts = [f"{opinion} {rng.choice(THINGS)}" for opinion in opinions]
     rng.shuffle(parts)
     return f"{', '.join(parts)} (seat {rng.randrange(10**6)})", label
 
@@ -43,8 +49,8 @@ def ask(rows: list[dict[str, str]]) -> list[list[float]]:
     """The teacher: counts words, of which it knows three quarters."""
     answers = []
     for row in rows:
-        words = row["text"].split()
-        score = sum(word in GOOD[:18] for word in words) - sum(word in BAD[:18] for word in words)
+        said = words(row["text"])
+        score = sum(word in GOOD[:18] for word in said) - sum(word in BAD[:18] for word in said)
         likely = 1 / (1 + math.exp(-1.5 * score))
         answers.append([1 - likely, likely])
     return answers

@@ -3,8 +3,8 @@
     python examples/make_table_files.py
     limbeck distill examples/run_table.toml
 
-The data ship with scikit-learn; the rows are repeated with a little noise to have a pool. The teacher
-is a logistic regression on four of the thirteen measurements.
+The data ship with scikit-learn; the rows are repeated with noise, to have a pool. The teacher is a
+logistic regression on four of the thirteen measurements.
 """
 
 import sys

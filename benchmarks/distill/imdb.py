@@ -56,8 +56,8 @@ def draw(seed: int, folder: Path) -> None:
     )
     # Some reviews stand in train and in test: they may serve neither.
     shared = set(test.column("text").to_pylist())
-    own = [i for i, text in enumerate(train.column("text").to_pylist()) if text not in shared]
-    order = rng.permutation(np.unique(np.array(own)))
+    own = {text: i for i, text in enumerate(train.column("text").to_pylist()) if text not in shared}
+    order = rng.permutation(np.array(sorted(own.values())))
     parts = np.split(order, [SIZES["labelled"], SIZES["labelled"] + SIZES["validation"]])
     for name, rows in zip(("labelled", "validation", "rest"), parts, strict=True):
         write(train.take(rows), folder / f"{name}.parquet")

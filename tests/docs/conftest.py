@@ -29,7 +29,11 @@ def made_up(count: int, rng: random.Random) -> list[tuple[str, str]]:
     rows = []
     for number in range(count):
         label = rng.choice(["neg", "pos"])
-        words = [rng.choice(GOOD if label == "pos" else BAD), *rng.sample(PLAIN, 2), f"no. {number}"]
+        words = [
+            rng.choice(GOOD if label == "pos" else BAD),
+            *rng.sample(PLAIN, 2),
+            f"no. {number}",
+        ]
         rng.shuffle(words)
         rows.append((", ".join(words), label))
     return rows
@@ -42,12 +46,15 @@ def write(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> No
 
 def environment() -> dict[str, str]:
     """This process's, in which `python -m limbeck` finds the package under test."""
-    return os.environ | {"PYTHONPATH": str(Path(limbeck.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    return os.environ | {
+        "PYTHONPATH": str(Path(limbeck.__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with reviews.csv, more.csv, new_rows.csv, in which the README's commands have run."""
+    """A folder with the files that pages name; the README's commands have run in it."""
     folder = tmp_path_factory.mktemp("workshop")
     rng = random.Random(0)
     rows = made_up(460, rng)

@@ -48,7 +48,8 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 
 def limbeck_lines(page: Path) -> list[list[str]]:
     """Words after `limbeck` of every line `$ limbeck ...` or `$ ... -m limbeck ...`."""
-    lines = [line for block in blocks(page, "console") for line in block.text.splitlines()]
+    texts = (block.text.replace("\\\n", " ") for block in blocks(page, "console"))
+    lines = [line for text in texts for line in text.splitlines()]
     matches = (re.match(r"\$ (?:\S+ .*-m )?limbeck\b(.*)", line) for line in lines)
     return [shlex.split(match[1], comments=True) for match in matches if match]
 

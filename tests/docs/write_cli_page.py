@@ -9,7 +9,8 @@ from limbeck.cli import build_app
 
 PAGE = Path(__file__).parents[2] / "docs/reference/cli.md"
 COMMANDS = ("distill", "plan", "predict", "demo", "doctor")
-WIDTH = 88
+WIDTH = 72
+"""What fits on the page without scrolling."""
 _HEAD = """\
 # Commands
 

@@ -50,6 +50,32 @@ def test_the_slam_objective_is_the_slam_function_with_the_evidences_alpha_and_k(
     torch.testing.assert_close(objective.loss(out, objective.targets(told), None), wanted)
 
 
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("alphas", [(0.5, 0.6), (0.6, 1.0), (1.0, 1.0), (0.2, 0.9), (0.99, 1.0)])
+@pytest.mark.filterwarnings("ignore:slam. alpha falls:limbeck.errors.LimbeckWarning")
+def test_the_quick_form_of_the_hard_loss_has_the_value_and_gradient_of_the_general_one(
+    normalized, alphas
+):
+    # Rows that attract, that are sure, that repel, and that reach a floor of 0.1.
+    told = answers()
+    alpha = torch.tensor(alphas).repeat(3)
+    known = Evidence(told.probs, torch.zeros(6, dtype=torch.long), lambda _: alpha, 3)
+    for eps in (1e-7, 0.1):
+        slam = Slam(target="hard", normalized=normalized, eps=eps).fit([], known)
+        both = []
+        for quick in (True, False):
+            z = (30 * student().outputs).requires_grad_()
+            if quick:
+                loss = slam.loss(StudentOut(z, z), slam.targets(told), None)
+            else:
+                loss = slam_loss(
+                    z, told.probs, alpha, 3, target="hard", normalized=normalized, eps=eps
+                )
+            both.append((loss, torch.autograd.grad(loss.sum(), z)[0]))
+        torch.testing.assert_close(both[0][0], both[1][0], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(both[0][1], both[1][1], atol=1e-6, rtol=1e-5)
+
+
 def test_the_floor_of_the_mix_reaches_the_loss():
     told, out = answers(), student()
     low, high = (Slam(eps=eps).fit([], evidence()) for eps in (1e-7, 0.5))

@@ -6,7 +6,7 @@ from limbeck.cli.console import Monitor, give, say
 
 
 def demo(*, out: Path = Path("runs/demo"), json: bool = False) -> int:
-    """Run the main job on handwritten digits, with a teacher that is wrong on a third of them.
+    """Run the main job on handwritten digits, with a teacher that is wrong on a quarter of them.
 
     Parameters
     ----------

@@ -22,7 +22,16 @@ from limbeck.answers import Answers
 from limbeck.errors import ConfigError, LimbeckWarning, ShapeError
 from limbeck.objectives.base import Evidence, Objective, StudentOut, Targets
 from limbeck.objectives.checks import check_pair
-from limbeck.objectives.mixing import Noise, first_max, hard_loss, inside, ranking, soft_loss
+from limbeck.objectives.mixing import (
+    Noise,
+    attracted_loss,
+    attracting,
+    first_max,
+    hard_loss,
+    inside,
+    ranking,
+    soft_loss,
+)
 
 Target = Literal["soft", "hard"]
 
@@ -181,7 +190,8 @@ class Slam(Objective):
     def targets(self, answers: Answers) -> Targets:
         """Give all that depends on the teacher only: `alpha` (B,) and the label that is fitted.
 
-        That is `labels`, int64 (B,), for a hard target, and for a soft one `teacher_probs` (B, C)
+        That is `labels`, int64 (B,), for a hard target (with the logs of its noise, where the
+        quick form of the loss holds for the whole batch), and for a soft one `teacher_probs` (B, C)
         and `top`, the k most probable classes, int64 (B, k).
 
         Raises:
@@ -189,16 +199,23 @@ class Slam(Objective):
         """
         trust, k = self._trust()
         alpha = trust(answers.probs)
-        if self.target == "hard":
-            return Targets({"alpha": alpha, "labels": first_max(answers.probs)})
-        top = ranking(answers.probs, k)
-        return Targets({"alpha": alpha, "teacher_probs": answers.probs, "top": top})
+        if self.target == "soft":
+            top = ranking(answers.probs, k)
+            return Targets({"alpha": alpha, "teacher_probs": answers.probs, "top": top})
+        named = {"alpha": alpha, "labels": first_max(answers.probs)}
+        ready = attracting(Noise(alpha, k, self.normalized), self.eps)
+        if ready is not None:
+            named["log_gain"], named["log_other"] = ready
+        return Targets(named)
 
     def loss(self, out: StudentOut, targets: Targets | None, labels: Tensor | None) -> Tensor:
         """Loss of each row in nats, shape (B,)."""
         if targets is None:
             return self.label_loss(out, labels)
         noise = Noise(targets["alpha"], self._trust()[1], self.normalized)
+        if "log_gain" in targets.tensors:
+            gain, other = targets["log_gain"], targets["log_other"]
+            return attracted_loss(out.outputs, targets["labels"], gain, other)
         if self.target == "hard":
             return hard_loss(out.outputs, targets["labels"], noise, self.eps)
         check_pair(out.outputs, targets["teacher_probs"])
