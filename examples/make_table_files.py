@@ -51,5 +51,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    here = Path(__file__).parent / "table_files"
+    here = Path(__file__).parent / "runs/table"
     main(Path(sys.argv[1]) if len(sys.argv) > 1 else here)

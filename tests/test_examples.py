@@ -52,7 +52,7 @@ def test_the_job_from_python_gives_a_student_and_a_report(tmp_path: Path) -> Non
 
 def test_the_run_file_with_answers_in_a_table_runs(tmp_path: Path) -> None:
     shutil.copy(EXAMPLES / "run_table.toml", tmp_path)
-    run(EXAMPLES / "make_table_files.py", tmp_path / "table_files")
+    run(EXAMPLES / "make_table_files.py", tmp_path / "runs/table")
     said = run("-m", "limbeck", "distill", tmp_path / "run_table.toml")
     assert "<- ships" in said
-    assert (tmp_path / "table_files/run/student/model.safetensors").exists()
+    assert (tmp_path / "runs/table/run/student/model.safetensors").exists()

@@ -6,9 +6,10 @@ The step is that of a small text student: an embedding bag of 65536 x 16 over 40
 row, a layer of 64, a head of C classes, AdamW; forward, backward and update, one thread. All losses
 take turns in every round, and a ratio is the median over rounds of (step with this loss) / (step
 with plain cross-entropy, same round). Time is processor time of the process, so that neighbours on
-a shared machine count for less; "cross-entropy again" shows what noise is left. What depends on the teacher alone (alpha, the label, the top k) is
-prepared once, as `Objective.targets` does; what preparing costs is told beside it. "everything each
-step" calls the public function on raw teacher probabilities instead.
+a shared machine count for less; "cross-entropy again" shows what noise is left. What depends on the
+teacher alone (alpha, the label, the top k) is prepared before the step, as `Objective.targets`
+does; what preparing costs is told beside it. "everything each step" calls the public function on
+raw teacher probabilities instead.
 """
 
 import statistics

@@ -1,11 +1,6 @@
 """`limbeck doctor`: what is installed here, and what would stand in the way of a run."""
 
-import importlib.metadata
-import importlib.util
 import os
-import platform
-import shutil
-import sqlite3
 import sys
 from pathlib import Path
 
@@ -39,6 +34,11 @@ def doctor(*, json: bool = False) -> int:
 
 
 def _facts() -> dict[str, str | int]:
+    import platform
+    import shutil
+    import sqlite3
+    from importlib.util import find_spec
+
     facts: dict[str, str | int] = {
         "limbeck": __version__,
         "python": platform.python_version(),
@@ -51,16 +51,18 @@ def _facts() -> dict[str, str | int]:
     facts["free_bytes"] = shutil.disk_usage(Path.cwd()).free
     facts["folder"] = "writable" if os.access(Path.cwd(), os.W_OK) else "read-only"
     for extra, packages in _EXTRAS.items():
-        missing = [name for name in packages if importlib.util.find_spec(name) is None]
+        missing = [name for name in packages if find_spec(name) is None]
         line = f"not installed: pip install 'limbeck[{extra}]'"
         facts[f"extra {extra}"] = line if missing else "installed"
     return facts
 
 
 def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return version(package)
+    except PackageNotFoundError:
         return "missing"
 
 
