@@ -85,6 +85,8 @@ def write_json(path: Path, value: object) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Append one line to a log and sync it. A torn last line of an earlier kill is closed first."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with storage_errors(path), path.open("ab+") as handle:
         if handle.tell() > 0:
             handle.seek(-1, os.SEEK_END)

@@ -225,9 +225,76 @@ def test_no_pool(capsys, material):
 
 
 def test_another_run_in_the_folder(capsys, material):
-    assert limbeck(capsys, "plan", material.run_file)[0] == 0
+    assert limbeck(capsys, "distill", material.run_file)[0] == 0
     line = refused(capsys, "distill", material.run_file, "--seed", "7")
     assert "another seed" in line
+
+
+def test_plans_may_be_compared_before_anything_is_spent(capsys, material):
+    pools = []
+    for budget in ("100", "120"):
+        code, out, _ = limbeck(capsys, "plan", material.run_file, "--budget", budget, "--json")
+        assert code == 0
+        pools.append(json.loads(out)["pool"])
+    assert pools == [30, 50]
+    # A wrong file name does not claim the folder for the wrong name.
+    refused(capsys, "distill", material.run_file, "--pool", material.folder / "nowhere.csv")
+    assert limbeck(capsys, "plan", material.run_file, "--seed", "7")[0] == 0
+
+
+def test_the_plan_of_a_finished_run_has_nothing_to_buy(capsys, material):
+    assert limbeck(capsys, "distill", material.run_file)[0] == 0
+    _, out, _ = limbeck(capsys, "plan", material.run_file, "--json")
+    plan = json.loads(out)
+    assert (plan["owned"], plan["validation"], plan["test"], plan["pool"]) == (150, 0, 0, 0)
+
+
+def test_settings_can_be_given_without_a_run_file(capsys, material):
+    files = [word for name in ("labelled", "pool", "test")
+             for word in (f"--{name}", material.folder / f"{name}.csv")]  # fmt: skip
+    (teacher,) = material.folder.glob("teacher_*.py")
+    code, out, err = limbeck(
+        capsys, "plan", *files, "--budget", "100", "--out", material.folder / "other",
+        "--teacher", "callable", "--teacher.function", f"{teacher.stem}:ask",
+        "--code", material.folder, "--ledger", material.folder / "l.sqlite",
+        "--train.steps", "5", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out)["steps"] == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--budget", "many"], "many"),
+        (["--train.stpes", "3"], "Did you mean --train.steps?"),
+        (["--teacher", "calable"], "did you mean 'callable'"),
+    ],
+)
+def test_wrong_options_are_named_without_programmers_talk(capsys, material, words, message):
+    line = refused(capsys, "plan", material.run_file, *words)
+    assert message in line
+    assert "Function defined" not in line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "data.labelled is missing; give it with --labelled"),
+        (["--labelled", "a.csv", "--teacher", "fit"], "budget is missing; give it with --budget"),
+        (["--labelled", "a.csv", "--budget", "5"], "teacher.kind is missing; give it with --teac"),
+    ],
+)
+def test_what_has_no_default_is_named(capsys, words, message):
+    assert message in refused(capsys, "distill", *words)
+
+
+def test_too_little_money_is_refused_before_anything_is_asked(capsys, material):
+    words = ("--teacher.price-per-answer", "10000", "--money", "0.5", "--yes")
+    line = refused(capsys, "distill", material.run_file, *words)
+    assert "money=0.5 USD is less than what comes before the pool" in line
+    assert "0.70 USD" in line
+    assert material.questions() == []
 
 
 @pytest.fixture(scope="module")
@@ -324,4 +391,5 @@ def test_only_debug_shows_a_traceback(material):
     assert plain.returncode == 2
     assert "Traceback" not in plain.stderr
     debug = subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False)
+    assert debug.returncode == 2
     assert "Traceback" in debug.stderr

@@ -6,10 +6,11 @@ from functools import cache
 from html.parser import HTMLParser
 
 import pytest
-from factory import bare, make_record
 
 from limbeck.report.html import render
 from limbeck.report.record import RunRecord
+
+from .factory import bare, make_record
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 HOSTILE = (

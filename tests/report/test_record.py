@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from factory import bare, make_record
 from hypothesis import given
 from hypothesis import strategies as st
 
 from limbeck.errors import ConfigError
 from limbeck.report.record import RunRecord, bin_margins
+
+from .factory import bare, make_record
 
 
 @pytest.mark.parametrize("full", [True, False])

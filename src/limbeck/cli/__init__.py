@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from limbeck import __version__
-from limbeck.cli.console import complain, show_warning
+from limbeck.cli.console import NO_RUN_FILE, complain, show_traceback, show_warning
 from limbeck.errors import LimbeckError
 
 if TYPE_CHECKING:
     from cyclopts import App
+
+HELP = {"--help", "-h"}
 
 
 def main() -> None:
@@ -37,8 +39,7 @@ def run(words: Sequence[str]) -> int:
     try:
         return _dispatch([word for word in words if word != "--debug"])
     except LimbeckError as error:
-        if debug:
-            raise
+        show_traceback(debug)
         complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
@@ -48,8 +49,7 @@ def run(words: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if debug:
-            raise
+        show_traceback(debug)
         complain(f"{type(error).__name__}: {error}. Run it again with --debug for the traceback.")
         return 1
 
@@ -81,13 +81,32 @@ def _dispatch(words: list[str]) -> int:
 
     app = build_app()
     try:
-        command, bound, unused, _ = app.parse_known_args(words)
+        command, bound, unused, _ = app.parse_known_args(_with_run_file(words))
         takes_settings = getattr(command, "takes_settings", False)
         if unused and not takes_settings:
             app.parse_args(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        complain(f"{' '.join(str(error).split())} See: limbeck --help")
+        complain(f"{_plain(str(error))} See: limbeck --help")
         return 2
     extra = {"settings": unused} if takes_settings else {}
     code = command(*bound.args, **bound.kwargs, **extra)
     return code if isinstance(code, int) else 0
+
+
+def _with_run_file(words: list[str]) -> list[str]:
+    """Say that there is no run file, where options alone are given.
+
+    Otherwise the parser takes the first setting that it does not know, such as `--train.steps`, for
+    the run file.
+    """
+    if words[:1] in (["plan"], ["distill"]) and (len(words) == 1 or words[1].startswith("--")):
+        return words if HELP & set(words) else [words[0], NO_RUN_FILE, *words[1:]]
+    return words
+
+
+def _plain(message: str) -> str:
+    """What the parser says to a person, without what it says to a programmer."""
+    lines = message.splitlines()
+    heads = [i for i, line in enumerate(lines) if line.startswith("Root Input Tokens")]
+    first = heads[-1] + 1 if heads else int(lines[0].isidentifier())
+    return " ".join(" ".join(lines[first:]).split())

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from limbeck.distill.folder import Event
 
 Clock = Callable[[], float]
+NO_RUN_FILE = "."
+"""Stands for the run file where there is none: a folder is never one."""
 
 
 def say(text: str) -> None:
@@ -26,6 +29,12 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """Write why something was refused or stopped."""
     say(f"limbeck: {text}")
+
+
+def show_traceback(wanted: bool) -> None:
+    """Show where the error that is being handled came from, if that is wanted."""
+    if wanted:
+        traceback.print_exc()
 
 
 def show_warning(

@@ -1,12 +1,13 @@
 """`limbeck plan` and `limbeck distill`: the main job, before and while it runs."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from limbeck.cli.console import Monitor, agree, give, say
+from limbeck.cli.console import NO_RUN_FILE, Monitor, agree, give, say
 
 if TYPE_CHECKING:
     from limbeck.distill.config import DistillConfig
@@ -106,6 +107,9 @@ def distill(
 
     short = _short(labelled, pool, test, teacher, budget, out)
     config = _load(run_file, short, settings)
+    if _is_helper():
+        run_distill(config)
+        return 0
     made = make_plan(config)
     if dry_run:
         _show_plan(made, json)
@@ -121,6 +125,11 @@ def distill(
 
 distill.takes_settings = True  # type: ignore[attr-defined]  # read by the dispatcher
 plan.takes_settings = True  # type: ignore[attr-defined]  # read by the dispatcher
+
+
+def _is_helper() -> bool:
+    """Whether this is one of several processes of a run and another one talks to the person."""
+    return int(os.environ.get("RANK", "0")) > 0
 
 
 def _short(
@@ -152,7 +161,8 @@ def _load(
         if value is not None
         for word in (f"--{name}", str(value))
     ]
-    return load_config(run_file, [*words, *settings])
+    file = None if run_file is None or str(run_file) == NO_RUN_FILE else run_file
+    return load_config(file, [*words, *settings])
 
 
 def _show_plan(made: "Plan", json: bool) -> None:

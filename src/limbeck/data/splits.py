@@ -65,7 +65,14 @@ class Splits:
     found: Mapping[str, int]
 
 
-def prepare(config: DataConfig, folder: Path, seed: int, *, keep: Sequence[str] = ()) -> Splits:
+def prepare(
+    config: DataConfig,
+    folder: Path,
+    seed: int,
+    *,
+    keep: Sequence[str] = (),
+    restage: bool = False,
+) -> Splits:
     """Stage the user's files in a folder, or open what was staged there before.
 
     Each source is read once. Rows that are also labelled, validation or test rows are left out of
@@ -76,6 +83,8 @@ def prepare(config: DataConfig, folder: Path, seed: int, *, keep: Sequence[str] 
         folder: Where `labelled.arrow`, `validation.arrow`, `test.arrow`, `pool.arrow` and
             `splits.json` go. The last is written last: when it is there, all are.
         seed: Of the cut; any non-negative integer.
+        restage: Stage anew, rather than refuse, where the folder was staged from other rows or
+            settings: nothing depends on its rows yet.
         keep: Columns that are no inputs but that a teacher reads (answers in columns).
 
     Raises:
@@ -90,11 +99,16 @@ def prepare(config: DataConfig, folder: Path, seed: int, *, keep: Sequence[str] 
         role: find_source(path)
         for role in (*LABELLED_ROLES, "pool")
         if (path := getattr(config, role)) is not None
-        and (Path(path).exists() or not (folder / RECORD).exists())
+        and (Path(path).exists() or restage or not (folder / RECORD).exists())
     }
     settings = settings_of(config, seed, keep)
     if (folder / RECORD).exists():
-        return _open(folder, read_record(folder / RECORD, settings, sources))
+        try:
+            return _open(folder, read_record(folder / RECORD, settings, sources))
+        except DataError:
+            if not restage:
+                raise
+            (folder / RECORD).unlink()
     _clean(folder)
     try:
         record = _stage(config, sources, folder, seed, tuple(keep))

@@ -25,6 +25,8 @@ from limbeck.storage import atomic_path
 from limbeck.teachers import Money, Teacher
 
 _READ_BATCH = 4096
+_SAMPLE_ROWS = 512
+SELECTION = "pool.parquet"
 
 
 class AnswerBook:
@@ -92,26 +94,68 @@ def questions(splits: Splits, teacher: Teacher) -> Questions:
     )
 
 
+def content_questions(splits: Splits) -> Questions:
+    """Questions of a teacher that sees all inputs."""
+    assert splits.pool is not None
+    return Questions(
+        splits.validation.content_ids, splits.test.content_ids, splits.pool.content_ids
+    )
+
+
 def check_budget(config: DistillConfig, asked: Questions, book: AnswerBook | None) -> None:
     """Refuse a budget that cannot hold validation, test and one pool row.
 
     Raises:
         ConfigError: names the smallest budget that would do.
     """
-    needed = unanswered(asked.validation, book)
-    what = f"{needed} validation rows"
-    if config.ask_test:
-        test = unanswered(asked.test, book)
-        needed += test
-        what += f" and {test} test rows"
-    if config.budget <= needed:
-        hint = (
-            "or set ask_test = false" if config.ask_test else "or set fewer validation rows aside"
-        )
+    validation, test = _before_the_pool(config, asked, book)
+    if config.budget <= validation + test:
+        what = f"{validation} validation rows" + (f" and {test} test rows" if test else "")
+        hint = "or set ask_test = false" if test else "or validate on fewer rows"
         raise ConfigError(
             f"budget={config.budget} is smaller than what comes before the pool: {what} need "
-            f"answers too; raise it above {needed}, {hint}."
+            f"answers too; raise it above {validation + test}, {hint}."
         )
+
+
+def check_money(
+    config: DistillConfig,
+    splits: Splits,
+    teacher: Teacher,
+    asked: Questions,
+    book: AnswerBook | None,
+) -> None:
+    """Refuse a budget in money that cannot hold validation, test and one pool row.
+
+    Raises:
+        ConfigError: names the price that comes before the pool, at worst.
+    """
+    if not config.money:
+        return
+    validation, test = _before_the_pool(config, asked, book)
+    price = _worst(teacher, splits.validation, validation) + _worst(teacher, splits.test, test)
+    if price >= round(config.money * 1e6):
+        raise ConfigError(
+            f"money={config.money:g} {config.teacher.currency} is less than what comes before the "
+            f"pool: {validation} validation and {test} test rows may cost "
+            f"{Money(price, config.teacher.currency)}; raise money or ask about fewer rows."
+        )
+
+
+def _before_the_pool(
+    config: DistillConfig, asked: Questions, book: AnswerBook | None
+) -> tuple[int, int]:
+    test = unanswered(asked.test, book) if config.ask_test else 0
+    return unanswered(asked.validation, book), test
+
+
+def _worst(teacher: Teacher, rows: Dataset, count: int) -> int:
+    """Worst price of `count` questions of a split, in millionths, by the mean of a sample."""
+    if count == 0:
+        return 0
+    sample = rows.take(np.arange(min(_SAMPLE_ROWS, len(rows))))
+    size = int(sample.num_rows)
+    return -(-teacher.quote(sample).micros * count // size)
 
 
 def unanswered(ids: NDArray[np.uint8], book: AnswerBook | None) -> int:
@@ -141,6 +185,7 @@ def acquire(
     buyer = _Buyer(config, teacher, ledger, folder, run_id)
     if not buyer.started():
         check_budget(config, asked, book)
+        check_money(config, splits, teacher, asked, book)
     buyer.buy("validation", splits.validation, np.arange(len(splits.validation)))
     if config.ask_test:
         buyer.buy("test", splits.test, np.arange(len(splits.test)))
@@ -197,6 +242,10 @@ class _Buyer:
         """Answers that may still be bought."""
         return self._budget.queries - self._ledger.spent(self._run).queries
 
+    def _limit(self) -> str:
+        money = self._budget.money
+        return f"{self._budget.queries} answers" + (f", {money}" if money else "")
+
     def buy(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> None:
         """Ask about rows that have no answer yet."""
 
@@ -225,10 +274,19 @@ class _Buyer:
         )
         if report.exhausted and split != "pool":
             raise BudgetError(
-                f"the budget of {self._budget.queries} answers was spent before all {split} rows "
-                f"were answered; raise budget and run the same command in another folder (answers "
-                f"in the ledger are free)."
+                f"the budget ({self._limit()}) was spent before all {split} rows were answered; "
+                f"raise it and run the same command in another folder (answers in the ledger are "
+                f"free)."
             )
+
+
+def read_selection(folder: RunFolder) -> NDArray[np.int64] | None:
+    """Pool rows that were chosen to be asked about, ascending; None before that."""
+    path = folder.selections / SELECTION
+    if not path.exists():
+        return None
+    rows: NDArray[np.int64] = pq.read_table(path).column("row").to_numpy()
+    return rows
 
 
 def _selected(
@@ -239,14 +297,14 @@ def _selected(
     folder: RunFolder,
 ) -> NDArray[np.int64]:
     """Pool rows to ask about, ascending; drawn once and read back ever after."""
-    path = folder.selections / "pool.parquet"
-    if not path.exists():
-        rows, share = _draw(ids, book, buyer.left(), config.seed)
-        table = pa.table({"row": rows, "inclusion_probability": np.full(len(rows), share)})
-        with atomic_path(path) as temporary:
-            pq.write_table(table, temporary)
-    kept: NDArray[np.int64] = pq.read_table(path).column("row").to_numpy()
-    return kept
+    kept = read_selection(folder)
+    if kept is not None:
+        return kept
+    rows, share = _draw(ids, book, buyer.left(), config.seed)
+    table = pa.table({"row": rows, "inclusion_probability": np.full(len(rows), share)})
+    with atomic_path(folder.selections / SELECTION) as temporary:
+        pq.write_table(table, temporary)
+    return rows
 
 
 def _draw(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from limbeck.data.schema import Schema
 from limbeck.storage import write_text
 from limbeck.students import Student, seal
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from limbeck.distill.export import ExportReport, OnnxFile
 
 EXAMPLE, CARD = "example.py", "README.md"
+_SHOWN_COLUMNS = 6
 
 
 def write_example(student: Student, folder: Path) -> bool:
@@ -52,7 +54,7 @@ def write_card(
     count = sum(p.numel() for p in student.module.parameters())
     rows = {
         "kind": student.encoder.kind,
-        "reads": ", ".join(schema.inputs),
+        "reads": _listed(schema.inputs),
         "classes": ", ".join(schema.classes),
         "parameters": f"{count:,}",
         "temperature of the probabilities": f"{temperature:.4g}",
@@ -62,11 +64,24 @@ def write_card(
     table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
     example = _EXAMPLE_USE if (folder / EXAMPLE).is_file() else ""
     onnx = _onnx_table(report) if report else ""
-    row = {name: "..." for name in schema.text + schema.category}
-    row_text = repr({**row, **dict.fromkeys(schema.numeric, 0.0)})
-    card = _CARD.format(table=table, onnx=onnx, example=example, row=row_text)
+    card = _CARD.format(table=table, onnx=onnx, example=example, row=_row(schema))
     write_text(folder / CARD, card)
     seal(folder)
+
+
+def _row(schema: Schema) -> str:
+    """A row as one would type it; of many columns, the first few."""
+    row: dict[str, str | float] = {name: "..." for name in schema.text + schema.category}
+    row |= {name: 0.0 for name in schema.numeric}
+    if len(row) <= _SHOWN_COLUMNS:
+        return repr(row)
+    return repr(dict(list(row.items())[:_SHOWN_COLUMNS])).removesuffix("}") + ", ...}"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    if len(names) <= 4 * _SHOWN_COLUMNS:
+        return ", ".join(names)
+    return f"{len(names)} columns, from {names[0]} to {names[-1]} (all of them in config.json)"
 
 
 def _cell(text: str) -> str:
@@ -114,8 +129,9 @@ student.defer([{row}])  # True where it is unsure
 {example}## Limits
 
 It chooses among the classes above whatever it reads, so rows of another kind get one of them too.
-It was trained on a teacher's answers and can repeat the teacher's mistakes and biases. Measure it
-again when the rows change. `sha256sum --check SHA256SUMS` tells whether these files are as written.
+It can repeat the mistakes and biases of the labels and answers it was trained on. Measure it
+again when the rows change. `sha256sum --check SHA256SUMS` tells whether the files are as written
+(this page is yours to edit).
 """
 
 _EXAMPLE_USE = """Without Limbeck and PyTorch, with numpy and onnxruntime alone, a JSON row a line:

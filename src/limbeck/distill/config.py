@@ -18,6 +18,14 @@ PATH_OPTIONS = (
     *("--data.labelled", "--data.pool", "--data.validation", "--data.test"),
     *("--teacher.path", "--teacher.weights", "--out", "--ledger", "--code"),
 )
+REQUIRED = {
+    "--budget": ("budget", "--budget"),
+    "--data": ("data.labelled", "--labelled"),
+    "--data.labelled": ("data.labelled", "--labelled"),
+    "--teacher": ("teacher.kind", "--teacher"),
+    "--teacher.kind": ("teacher.kind", "--teacher"),
+}
+"""What has no default, by the parser's name: its key and its option."""
 ARMS = ("labels", "labels_and_validation", "hard_kd", "soft_kd", "slam")
 
 
@@ -162,7 +170,7 @@ def load_config(path: Path | None, options: Sequence[str] = ()) -> DistillConfig
         ConfigError: the file is missing or not TOML, a key is unknown (the nearest one is named),
             or a value is refused.
     """
-    from cyclopts import App, CycloptsError, Parameter
+    from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
     from cyclopts.config import Env, Toml
 
     if path is not None and not path.is_file():
@@ -179,6 +187,8 @@ def load_config(path: Path | None, options: Sequence[str] = ()) -> DistillConfig
 
     try:
         config = app(options, exit_on_error=False, print_error=False)
+    except MissingArgumentError as error:
+        raise ConfigError(_missing(error.argument.name if error.argument else "", path)) from error
     except CycloptsError as error:
         raise ConfigError(_sentence(str(error), path)) from error
     assert isinstance(config, DistillConfig)
@@ -192,9 +202,9 @@ def _from_folder(config: DistillConfig, folder: Path) -> DistillConfig:
         config,
         data=config.data.relative_to(folder),
         teacher=config.teacher.relative_to(folder),
-        out=folder / config.out,
-        ledger=folder / config.ledger,
-        code=folder / config.code,
+        out=(folder / config.out).resolve(),
+        ledger=(folder / config.ledger).resolve(),
+        code=(folder / config.code).resolve(),
     )
 
 
@@ -205,6 +215,12 @@ def _absolute(options: Sequence[str]) -> list[str]:
         if name in PATH_OPTIONS:
             words[i + 1] = str(Path(value).resolve())
     return words
+
+
+def _missing(option: str, path: Path | None) -> str:
+    key, short = REQUIRED.get(option, (option.removeprefix("--"), option))
+    where = f"{key} in {path}" if path is not None else f"{key} in a run file"
+    return f"{key} is missing; give it with {short}, or as {where}."
 
 
 def _sentence(message: str, path: Path | None) -> str:

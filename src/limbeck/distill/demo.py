@@ -1,8 +1,8 @@
 """A rehearsal on handwritten digits: files, a teacher with flaws, and the run file between them.
 
 The data ship with scikit-learn. The teacher is simulated: the logits of a model that has seen the
-truth, with noise added, so that it is wrong on about a quarter of the rows and knows its doubts only
-roughly. The verdict is whatever the rows say.
+truth, with noise added, so that it is wrong on about a quarter of the rows and knows its doubts
+only roughly. The verdict is whatever the rows say.
 """
 
 from pathlib import Path

@@ -5,6 +5,7 @@ Test rows are looked at here and nowhere else. Everything that the report shows 
 """
 
 import importlib.metadata
+import json
 import os
 import platform
 import resource
@@ -107,8 +108,8 @@ def finish(
     chosen: Arm,
     teacher: Teacher,
     folder: RunFolder,
-) -> Outcome:
-    """Measure the arms on test, export the chosen student, write metrics and report."""
+) -> None:
+    """Measure the arms on test, export the chosen student, write report and metrics."""
     assert splits.test.labels is not None
     generator = np.random.default_rng(config.seed)
     evaluation = evaluate(
@@ -150,8 +151,13 @@ def finish(
         environment=_environment(teacher),
         warnings=tuple(folder.warnings()),
     )
-    write_json(folder.metrics, record.to_dict())
     write_text(folder.report, render(record))
+    write_json(folder.metrics, record.to_dict())
+
+
+def read_outcome(folder: RunFolder) -> Outcome:
+    """What a finished run has left in its folder."""
+    record = RunRecord.from_dict(json.loads(folder.metrics.read_text()))
     return Outcome(record, folder.student, folder.report)
 
 

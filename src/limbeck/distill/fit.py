@@ -4,8 +4,7 @@ This is the papers' setting: few labels make a strong but imperfect teacher. It 
 validation rows, on which its honesty is measured; a tenth of its own rows chooses its steps.
 """
 
-import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +20,7 @@ from limbeck.distill.loop import Job, Labelled, train
 from limbeck.distill.views import folds, subset
 from limbeck.errors import DataError
 from limbeck.objectives import Supervised
-from limbeck.students import build, default_kind, large_settings, recommended_lr
+from limbeck.students import Student, build, default_kind, large_settings, recommended_lr
 from limbeck.students.folder import SUMS, save
 from limbeck.students.store import EncodedStore
 
@@ -51,16 +50,18 @@ def fit_teacher(
         DataError: the teacher's rows hold validation or test rows, or have no labels.
     """
     if not (folder.teacher / SUMS).exists():
-        rows = _own_rows(config, splits)
-        _refuse_overlap(rows, splits)
-        job = _job(config, splits, rows, folder)
-        folder.log("teacher", f"training the teacher on {len(rows):,} labelled rows")
+        plan = teacher_plan(config, splits)
+        _refuse_overlap(plan.rows, splits)
+        job = _job(config, plan, folder)
+        folder.log("teacher", f"training the teacher on {len(plan.rows):,} labelled rows")
 
         def on_step(step: int, point: CurvePoint | None) -> None:
             detail = {} if point is None else {"accuracy": point.accuracy}
             folder.tell(Event("teacher", "training", step, job.stop_at, detail))
 
-        settings = settings_hash(len(rows), job.steps, config.seed, job.student.encoder.to_config())
+        settings = settings_hash(
+            len(plan.rows), job.steps, config.seed, job.student.encoder.to_config()
+        )
         path = folder.checkpoints / "teacher.safetensors"
         trained = train(job, path, settings, accelerator, on_step)
         best = trained.best
@@ -87,16 +88,44 @@ def _own_rows(config: DistillConfig, splits: Splits) -> Dataset:
     return Dataset.from_table(table, schema)
 
 
-def _job(config: DistillConfig, splits: Splits, rows: Dataset, folder: RunFolder) -> Job:
-    assert rows.labels is not None
+@dataclass(frozen=True, slots=True, eq=False)
+class TeacherPlan:
+    """What training the teacher takes.
+
+    Args:
+        rows: Its labelled rows.
+        student: The larger model, freshly initialised.
+        batch: Rows a step: small sets take small batches, so that an epoch has steps.
+        steps: Gradient steps.
+        learning_rate: Peak of the schedule.
+    """
+
+    rows: Dataset
+    student: Student
+    batch: int
+    steps: int
+    learning_rate: float
+
+
+def teacher_plan(config: DistillConfig, splits: Splits) -> TeacherPlan:
+    """Size up the teacher's training without starting it."""
+    rows = _own_rows(config, splits)
     kind = config.student.kind or default_kind(splits.schema)
     settings = large_settings(kind, splits.schema)
     generator = torch.Generator().manual_seed(config.seed + 1)
     student = build(
         kind, settings, splits.schema, rows.batches(8192), splits.schema.num_classes, generator
     )
+    batch = min(config.train.pool_batch, max(config.train.labelled_batch, len(rows) // 20))
+    steps = config.train.steps or max(LEAST_STEPS, round(config.train.epochs * len(rows) / batch))
+    return TeacherPlan(rows, student, batch, steps, recommended_lr(settings))
+
+
+def _job(config: DistillConfig, plan: TeacherPlan, folder: RunFolder) -> Job:
+    rows = plan.rows
+    assert rows.labels is not None
     store = EncodedStore.build(
-        student.encoder,
+        plan.student.encoder,
         rows.batches(4096),
         folder.encoded / "teacher.bin",
         rows=len(rows),
@@ -104,20 +133,17 @@ def _job(config: DistillConfig, splits: Splits, rows: Dataset, folder: RunFolder
     )
     everything = Labelled(store, torch.from_numpy(rows.labels.copy()))
     fold = folds(rows.labels, HELD_OUT_FOLDS, config.seed)
-    # Small sets take small batches, so that an epoch has steps; large ones the pool's.
-    batch = min(config.train.pool_batch, max(config.train.labelled_batch, len(rows) // 20))
-    steps = max(LEAST_STEPS, round(config.train.epochs * len(rows) / batch))
     return Job(
         name="teacher",
-        student=replace(student, module=copy.deepcopy(student.module)),
+        student=plan.student,
         objective=Supervised(),
         labelled=subset(everything, np.flatnonzero(fold != 0)),
         pool=None,
         held_out=subset(everything, np.flatnonzero(fold == 0)),
-        train=replace(config.train, labelled_batch=batch, evaluations=EVALUATIONS),
-        steps=steps,
-        stop_at=steps,
-        learning_rate=recommended_lr(settings),
+        train=replace(config.train, labelled_batch=plan.batch, evaluations=EVALUATIONS),
+        steps=plan.steps,
+        stop_at=plan.steps,
+        learning_rate=plan.learning_rate,
         seed=config.seed,
     )
 

@@ -22,6 +22,7 @@ from limbeck.distill.config import DistillConfig
 from limbeck.errors import ConfigError, LimbeckWarning
 from limbeck.storage import append_line, write_text
 
+RUN_FILE = "run.toml"
 START = "start"
 WARNING = "warning"
 LOCATION_KEYS = ("out", "ledger")
@@ -77,23 +78,31 @@ class RunFolder:
         self._listener = listener
         self._writes = writes
 
+    @property
+    def claimed(self) -> bool:
+        """Whether a run has begun here to spend or to train; its settings are then final."""
+        return (self.root / RUN_FILE).exists()
+
     def claim(self, config: DistillConfig) -> None:
-        """Write `run.toml`, or check that the one there says the same.
+        """Write `run.toml`: from now on the folder belongs to these settings."""
+        self.check(config)
+        if self._writes and not self.claimed:
+            write_text(self.root / RUN_FILE, to_toml(config))
+
+    def check(self, config: DistillConfig) -> None:
+        """Make sure that the folder is free, or belongs to a run with these settings.
 
         Raises:
             ConfigError: the folder holds a run with other settings; some are named.
         """
-        path = self.root / "run.toml"
-        if path.exists():
-            before = tomllib.loads(path.read_text())
+        if self.claimed:
+            before = tomllib.loads((self.root / RUN_FILE).read_text())
             differing = _differences(_comparable(before), _comparable(_plain(config)))
             if differing:
                 raise ConfigError(
                     f"{self.root} holds a run with another {', '.join(differing[:3])}; "
                     f"choose another folder with --out, or delete this one to start anew."
                 )
-        elif self._writes:
-            write_text(path, to_toml(config))
 
     def log(self, stage: str, message: str, **detail: float | int | str) -> None:
         """Keep an event in `events.jsonl` and tell the listener."""

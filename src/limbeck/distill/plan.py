@@ -11,11 +11,28 @@ import torch
 from numpy.typing import NDArray
 
 from limbeck.data import Splits, distinct
-from limbeck.distill.acquire import AnswerBook, Questions, check_budget, questions, unanswered
+from limbeck.distill.acquire import (
+    AnswerBook,
+    Questions,
+    check_budget,
+    check_money,
+    content_questions,
+    questions,
+    read_selection,
+    unanswered,
+)
 from limbeck.distill.arms import expand
 from limbeck.distill.config import DistillConfig
+from limbeck.distill.fit import teacher_plan
 from limbeck.distill.folder import Listener, RunFolder, ignore
-from limbeck.distill.run import load_teacher, make_student, stage, steps_of, student_kind
+from limbeck.distill.run import (
+    load_teacher,
+    make_student,
+    run_id,
+    stage,
+    steps_of,
+    student_kind,
+)
 from limbeck.ledger import SqliteLedger
 from limbeck.objectives.base import StudentOut
 from limbeck.students.base import Student
@@ -38,10 +55,10 @@ class Plan:
         owned: Answers among validation, test and pool that the ledger holds, free.
         validation, test, pool: Answers to buy for each.
         price: Most that they can cost.
-        arms: Arms to train, cross-validation included in their time.
+        arms: Arms to train.
         steps: Gradient steps of each.
-        seconds, seconds_low, seconds_high: Training time, from a few timed steps; None where the
-            teacher has to be trained first.
+        seconds, seconds_low, seconds_high: Training time, teacher and cross-validation included,
+            from a few timed steps.
         free_bytes: Room on the disk.
     """
 
@@ -95,21 +112,16 @@ def make_plan(config: DistillConfig, listener: Listener = ignore) -> Plan:
     Raises:
         LimbeckError: whatever the run itself would refuse before it spends anything.
     """
-    folder = RunFolder(config.out, listener)
-    folder.claim(config)
+    folder = RunFolder(config.out, listener, writes=False)
+    folder.check(config)
     with folder.collecting_warnings():
         splits = stage(config, folder)
         teacher = _teacher_if_ready(config, splits, folder)
         asked = _questions(splits, teacher)
-        buy, owned = _to_buy(config, asked, teacher)
-        price = _price(config, splits, teacher, sum(buy))
-        pool_rows = max(1, buy[2] + owned)
-        student, _ = make_student(config, splits)
-        times = _timed_steps(config, splits, student)
-    steps = steps_of(config, pool_rows)
-    arms = expand(config)
-    runs = len(arms) + (config.train.folds if "labels_and_validation" in arms else 0)
-    low, middle, high = (float(np.quantile(times, q)) * steps * runs for q in (0.1, 0.5, 0.9))
+        buy = _to_buy(config, splits, asked, teacher, folder)
+        price = _price(config, splits, teacher, buy.total)
+        seconds = _training_seconds(config, splits, steps_of(config, buy.pool_rows), teacher)
+    low, middle, high = np.quantile(seconds, (0.1, 0.5, 0.9)).tolist()
     assert splits.pool is not None
     names = ("labelled", "validation", "test", "pool")
     return Plan(
@@ -119,13 +131,13 @@ def make_plan(config: DistillConfig, listener: Listener = ignore) -> Plan:
         notes=splits.notes,
         teacher=config.teacher.kind,
         student=student_kind(config, splits),
-        owned=owned,
-        validation=buy[0],
-        test=buy[1],
-        pool=buy[2],
+        owned=buy.owned,
+        validation=buy.validation,
+        test=buy.test,
+        pool=buy.pool,
         price=price,
-        arms=arms,
-        steps=steps,
+        arms=expand(config),
+        steps=steps_of(config, buy.pool_rows),
         seconds=middle,
         seconds_low=low,
         seconds_high=high,
@@ -141,36 +153,66 @@ def _teacher_if_ready(config: DistillConfig, splits: Splits, folder: RunFolder) 
 
 
 def _questions(splits: Splits, teacher: Teacher | None) -> Questions:
-    if teacher is not None:
-        return questions(splits, teacher)
-    assert splits.pool is not None
-    return Questions(
-        splits.validation.content_ids, splits.test.content_ids, splits.pool.content_ids
-    )
+    return content_questions(splits) if teacher is None else questions(splits, teacher)
+
+
+@dataclass(frozen=True, slots=True)
+class _Purchase:
+    """Answers to buy, and how many pool rows will have one."""
+
+    validation: int
+    test: int
+    pool: int
+    owned: int
+    pool_rows: int
+
+    @property
+    def total(self) -> int:
+        return self.validation + self.test + self.pool
 
 
 def _to_buy(
-    config: DistillConfig, asked: Questions, teacher: Teacher | None
-) -> tuple[tuple[int, int, int], int]:
-    """Answers to buy for validation, test and pool, and answers that are owned."""
+    config: DistillConfig,
+    splits: Splits,
+    asked: Questions,
+    teacher: Teacher | None,
+    folder: RunFolder,
+) -> _Purchase:
     if teacher is None or not config.ledger.exists():
-        return _counts(config, asked, None)
+        return _count(config, asked, None, spent=0, folder=folder)
     with SqliteLedger(config.ledger) as ledger:
-        return _counts(config, asked, AnswerBook(ledger, teacher.fingerprint))
+        book = AnswerBook(ledger, teacher.fingerprint)
+        spent = ledger.spent(run_id(folder)).queries if folder.claimed else 0
+        if spent == 0:
+            check_money(config, splits, teacher, asked, book)
+        return _count(config, asked, book, spent=spent, folder=folder)
 
 
-def _counts(
-    config: DistillConfig, asked: Questions, book: AnswerBook | None
-) -> tuple[tuple[int, int, int], int]:
-    check_budget(config, asked, book)
+def _count(
+    config: DistillConfig,
+    asked: Questions,
+    book: AnswerBook | None,
+    *,
+    spent: int,
+    folder: RunFolder,
+) -> _Purchase:
+    if spent == 0:
+        check_budget(config, asked, book)
     validation = unanswered(asked.validation, book)
     test = unanswered(asked.test, book) if config.ask_test else 0
-    missing = unanswered(asked.pool, book)
-    pool = min(missing, config.budget - validation - test)
-    parts: list[NDArray[np.uint8]] = [asked.validation, asked.pool]
-    parts += [asked.test] if config.ask_test else []
+    rows = read_selection(folder)
+    pool_ids = asked.pool if rows is None else asked.pool[rows]
+    distinct_rows, missing = len(distinct(pool_ids)[0]), unanswered(pool_ids, book)
+    pool = max(0, min(missing, config.budget - spent - validation - test))
+    parts = [asked.validation, pool_ids] + ([asked.test] if config.ask_test else [])
     everything = sum(len(distinct(part)[0]) for part in parts)
-    return (validation, test, pool), everything - validation - test - missing
+    return _Purchase(
+        validation=validation,
+        test=test,
+        pool=pool,
+        owned=everything - validation - test - missing,
+        pool_rows=distinct_rows - missing + pool,
+    )
 
 
 def _price(config: DistillConfig, splits: Splits, teacher: Teacher | None, count: int) -> Money:
@@ -185,23 +227,39 @@ def _price(config: DistillConfig, splits: Splits, teacher: Teacher | None, count
     return Money(min(worst, cap) if cap else worst, quote.currency)
 
 
-def _timed_steps(config: DistillConfig, splits: Splits, student: Student) -> list[float]:
-    """Seconds of a few training steps on real pool rows, encoding included."""
+def _training_seconds(
+    config: DistillConfig, splits: Splits, steps: int, teacher: Teacher | None
+) -> NDArray[np.float64]:
+    """Seconds that all training would take, once for each of a few timed steps."""
+    student, _ = make_student(config, splits)
+    both = config.train.pool_batch + config.train.labelled_batch
+    names = expand(config)
+    distilled = sum(name not in ("labels", "labels_and_validation") for name in names)
+    plain = len(names) - distilled
+    plain += config.train.folds if "labels_and_validation" in names else 0
+    seconds = distilled * steps * _timed_steps(splits, student, both)
+    seconds += plain * steps * _timed_steps(splits, student, config.train.labelled_batch)
+    if teacher is None:
+        job = teacher_plan(config, splits)
+        seconds += job.steps * _timed_steps(splits, job.student, job.batch)
+    return seconds
+
+
+def _timed_steps(splits: Splits, student: Student, size: int) -> NDArray[np.float64]:
+    """Seconds of a few training steps on real pool rows, which are encoded before."""
     assert splits.pool is not None
-    size = config.train.pool_batch + config.train.labelled_batch
-    rows = np.resize(np.arange(len(splits.pool)), size)
+    rows = splits.pool.take(np.resize(np.arange(min(len(splits.pool), size)), size))
+    encoded = student.encoder.encode(rows.select(list(splits.schema.inputs)))
     optimizer = torch.optim.AdamW(student.module.parameters(), lr=0.0, fused=True)
 
     def step() -> None:
-        inputs = student.encoder.collate(student.encoder.encode(splits_take(rows)))
-        out: StudentOut = student.module(inputs)
+        out: StudentOut = student.module(student.encoder.collate(encoded))
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(out.outputs.square().mean())
         optimizer.step()
 
-    splits_take = splits.pool.take
     step()
-    return [_seconds(step) for _ in range(_TIMED_STEPS)]
+    return np.array([_seconds(step) for _ in range(_TIMED_STEPS)])
 
 
 def _seconds(work: Callable[[], None]) -> float:

@@ -15,10 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from limbeck.data import Dataset, Splits, find_source, prepare, sample_rows
-from limbeck.distill.acquire import Acquired, AnswerBook, acquire
+from limbeck.distill.acquire import (
+    Acquired,
+    AnswerBook,
+    acquire,
+    check_budget,
+    content_questions,
+)
 from limbeck.distill.arms import ArmTrainer, Materials, choose, expand
 from limbeck.distill.config import DistillConfig
-from limbeck.distill.finish import Outcome, finish
+from limbeck.distill.finish import Outcome, finish, read_outcome
 from limbeck.distill.fit import fit_teacher
 from limbeck.distill.folder import START, Listener, RunFolder, content_hash, ignore, settings_hash
 from limbeck.distill.loop import Labelled
@@ -59,7 +65,7 @@ def distill(config: DistillConfig, listener: Listener = ignore) -> Outcome:
 
     accelerator = Accelerator()
     folder = RunFolder(config.out, listener, writes=accelerator.is_main_process)
-    folder.claim(config)
+    folder.check(config)
     folder.log(START, f"run folder {folder.root}")
     with folder.collecting_warnings(), SqliteLedger(config.ledger) as ledger:
         outcome = _way_of_a_row(config, folder, ledger, accelerator)
@@ -70,18 +76,27 @@ def distill(config: DistillConfig, listener: Listener = ignore) -> Outcome:
 def _way_of_a_row(
     config: DistillConfig, folder: RunFolder, ledger: Ledger, accelerator: "Accelerator"
 ) -> Outcome:
-    # Helpers of a distributed run wait here, then find the data staged and the answers bought.
-    with accelerator.main_process_first():
+    main_first = accelerator.main_process_first
+    # Helpers of a distributed run wait at each of these, then find the work done.
+    with main_first():
         splits = stage(config, folder)
+        if config.teacher.kind == "fit" and not folder.claimed:
+            # Its questions are known before it is trained: refuse a small budget now, not then.
+            check_budget(config, content_questions(splits), None)
+        folder.claim(config)
     teacher = make_teacher(config, splits, folder, accelerator)
-    with accelerator.main_process_first():
-        acquired = acquire(config, splits, teacher, ledger, folder, _run_id(folder))
+    with main_first():
+        acquired = acquire(config, splits, teacher, ledger, folder, run_id(folder))
     trust = fit_trust(config, splits, acquired)
     folder.log("trust", trust.summary())
-    materials = prepare_materials(config, splits, acquired, trust, folder)
+    with main_first():
+        materials = prepare_materials(config, splits, acquired, trust, folder)
     trainer = ArmTrainer(config, materials, folder, accelerator)
     arms = [trainer.train(name) for name in expand(config)]
-    return finish(config, splits, acquired, trust, arms, choose(arms), teacher, folder)
+    if accelerator.is_main_process:
+        finish(config, splits, acquired, trust, arms, choose(arms), teacher, folder)
+    accelerator.wait_for_everyone()
+    return read_outcome(folder)
 
 
 def stage(config: DistillConfig, folder: RunFolder) -> Splits:
@@ -90,7 +105,13 @@ def stage(config: DistillConfig, folder: RunFolder) -> Splits:
     Raises:
         DataError: the files cannot be used; ConfigError: there is no pool.
     """
-    splits = prepare(config.data, folder.data, config.seed, keep=answer_columns(config))
+    splits = prepare(
+        config.data,
+        folder.data,
+        config.seed,
+        keep=answer_columns(config),
+        restage=not folder.claimed,
+    )
     if splits.pool is None or len(splits.pool) == 0:
         raise ConfigError(
             "distillation needs a pool of unlabelled rows and none was given; name a file with "
@@ -230,7 +251,7 @@ def _parts(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def _run_id(folder: RunFolder) -> str:
+def run_id(folder: RunFolder) -> str:
     """Names the run in the ledger; a folder that is deleted and made anew is another run."""
     path = folder.root / "run.id"
     if not path.exists():

@@ -95,8 +95,11 @@ def verdict(evaluation: Evaluation, trust: TrustCheck | None) -> Verdict:
 
 def points(interval: Interval) -> str:
     """An interval of accuracy differences in words: '+2.1 points (95% interval +0.4 to +3.8)'."""
-    low, high = 100 * interval.low, 100 * interval.high
-    return f"{100 * interval.estimate:+.1f} points (95% interval {low:+.1f} to {high:+.1f})"
+    # Adding 0.0 after rounding turns a minus zero into a plus.
+    middle, low, high = (
+        round(100 * x, 1) + 0.0 for x in (interval.estimate, interval.low, interval.high)
+    )
+    return f"{middle:+.1f} points (95% interval {low:+.1f} to {high:+.1f})"
 
 
 def percent(interval: Interval) -> str:
@@ -162,15 +165,16 @@ def _trust_off(trust: TrustCheck | None) -> list[Finding]:
         return []
     more = trust.gap.estimate > 0
     cause = (
-        "the teacher was probably trained on validation rows, or validation is easier than test"
+        "the teacher was trained on validation rows, or validation is easier than test"
         if more
-        else "validation is probably harder than test, or comes from another source"
+        else "validation is harder than test, or comes from another source"
     )
     sentence = (
         f"Trust fitted on {trust.validation_rows:,} validation rows expects the teacher to be "
         f"right on {trust.mean_alpha:.1%} of the test rows, but it is right on "
         f"{trust.teacher_accuracy:.1%}: {points(trust.gap)} {'too high' if more else 'off'}. "
-        f"So {cause}; cut both from one file, away from the teacher's training rows."
+        f"Unless this is the one run in twenty where luck looks so, {cause}; cut both from one "
+        f"file, away from the teacher's training rows."
     )
     return [Finding("trust_mismatch", _TITLES["trust_mismatch"], sentence)]
 
@@ -194,6 +198,11 @@ def _target_off(evaluation: Evaluation) -> list[Finding]:
 def _kept(evaluation: Evaluation) -> list[str]:
     if evaluation.gain_kept is None:
         return []
+    if evaluation.gain_kept > 1:
+        return [
+            f"{evaluation.arm(evaluation.candidate).title} has kept all that the teacher knows "
+            f"beyond the labels-only student."
+        ]
     return [
         f"Of what the teacher knows beyond the labels-only student, "
         f"{evaluation.arm(evaluation.candidate).title} keeps {evaluation.gain_kept:.0%}."

@@ -15,6 +15,9 @@ from torch.nn import functional
 
 from limbeck.objectives.checks import working
 
+FEW = 8
+"""Up to this k, taking the maximum k times is quicker than any sort."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Noise:
@@ -114,13 +117,20 @@ def first_max(teacher_probs: Tensor) -> Tensor:
 def ranking(teacher_probs: Tensor, k: int | Tensor) -> Tensor:
     """Most probable classes in order, equal ones by class: int64, (B, k), or (B, C) for a tensor k.
 
-    Probabilities are compared as float32, and by their bits: non-negative floats are ordered as
-    their bits are. Bits and class in one integer make the keys of a row distinct, so that the
-    answer is the same on any device; a stable sort of the row takes 20 times as long at C = 1000.
+    Probabilities are compared as float32. The answer is the same on any device, which `topk` on the
+    probabilities does not promise for equal ones.
     """
-    count = teacher_probs.shape[1]
-    bits = (teacher_probs.detach().float() + 0.0).view(torch.int32).long()  # + 0.0 mends -0.0
-    keys = bits * count - torch.arange(count, device=bits.device)
+    probs = teacher_probs.detach().float()
+    count = probs.shape[1]
+    if isinstance(k, int) and k <= FEW:
+        rest, best = probs.clone(), []
+        for _ in range(k):
+            best.append(rest.max(dim=1, keepdim=True).indices)
+            rest.scatter_(1, best[-1], -1.0)
+        return torch.cat(best, dim=1)
+    # Non-negative floats are ordered as their bits are (+ 0.0 mends -0.0). Bits and class in one
+    # integer make the keys of a row distinct. A stable sort takes 20 times as long at C = 1000.
+    keys = (probs + 0.0).view(torch.int32).long() * count - torch.arange(count, device=probs.device)
     return keys.topk(k if isinstance(k, int) else count, dim=1).indices
 
 

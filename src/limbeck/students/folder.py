@@ -28,6 +28,7 @@ from limbeck.students.kinds import find_kind, settings_of
 FORMAT = 1
 """Version of the folder's layout."""
 WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "SHA256SUMS"
+UNSEALED = (SUMS, "README.md")
 _BATCH = 1024
 
 
@@ -151,9 +152,12 @@ def save(
 
 
 def seal(folder: Path) -> None:
-    """Write the hash of every file of the folder; call it again after adding files to it."""
+    """Write the hash of every file of the folder but its README, which is for people to edit.
+
+    Call it again after adding files.
+    """
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    lines = [f"{sha256(path)}  {path.name}\n" for path in files if path.name != SUMS]
+    lines = [f"{sha256(path)}  {path.name}\n" for path in files if path.name not in UNSEALED]
     write_text(folder / SUMS, "".join(lines))
 
 

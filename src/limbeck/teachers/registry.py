@@ -99,7 +99,15 @@ def _seen(config: TeacherConfig, schema: Schema) -> tuple[str, ...]:
     return config.columns or schema.inputs
 
 
+def _fit(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str]) -> Teacher:
+    raise ConfigError(
+        "teacher.kind='fit' is trained inside a run of `limbeck distill`; to use one that is "
+        "trained, give teacher.kind='student' and its folder as teacher.path."
+    )
+
+
 TEACHERS: dict[str, Builder] = {
+    "fit": _fit,
     "table": _table,
     "module": _module,
     "student": _student,
