@@ -89,7 +89,7 @@ def losses(step: Step) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def preparation(step: Step) -> dict[str, float]:
-    """Processor milliseconds of `targets` for one batch, trust included."""
+    """Processor milliseconds of `targets` for one batch, beside evaluating alpha itself."""
     teacher = step.teacher
     told = Answers(np.zeros((len(teacher), 16), np.uint8), teacher)
     known = Evidence(teacher, teacher.argmax(1), lambda _: step.alpha, min(K, teacher.shape[1]))
