@@ -68,8 +68,6 @@ class Objective(ABC):
     name: ClassVar[str]
     needs_answers: ClassVar[bool] = True
     """False: the objective learns from labels alone and `targets` is never called."""
-    refresh_every: int = 0
-    """Epochs between re-estimations; 0 means that `fit` is called once."""
 
     def width(self, num_classes: int) -> int:
         """Outputs that the student's head needs for C classes."""
