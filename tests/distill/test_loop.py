@@ -13,7 +13,8 @@ from limbeck.answers import Answers
 from limbeck.data.schema import Schema
 from limbeck.distill.batches import EndlessPermutation
 from limbeck.distill.config import TrainConfig
-from limbeck.distill.loop import Job, Labelled, learning_rate, predict, train
+from limbeck.distill.job import Job, Labelled
+from limbeck.distill.loop import learning_rate, predict, train
 from limbeck.distill.views import Stacked, Subset, folds, stack, subset
 from limbeck.objectives import SoftKD, Supervised
 from limbeck.objectives.base import Objective

@@ -11,8 +11,8 @@ from limbeck.cli.console import NO_RUN_FILE, Monitor, agree, give, say
 
 if TYPE_CHECKING:
     from limbeck.distill.config import DistillConfig
+    from limbeck.distill.outcome import Outcome
     from limbeck.distill.plan import Plan
-    from limbeck.distill.run import Outcome
 
 Settings = Annotated[Sequence[str], Parameter(parse=False)]
 

@@ -5,7 +5,6 @@ drawn uniformly, by distinct question, and written down before the first of them
 resumed run buys the same rows.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,45 +17,14 @@ from limbeck.data import Dataset, Splits
 from limbeck.data.ids import distinct
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import Event, RunFolder
-from limbeck.engines import ask_about, purchase
-from limbeck.errors import BudgetError, ConfigError, TeacherError
+from limbeck.distill.questions import AnswerBook, check_budget, check_money, questions
+from limbeck.engines import purchase
+from limbeck.errors import BudgetError, TeacherError
 from limbeck.ledger import Budget, Ledger, Spending
 from limbeck.storage import atomic_path
 from limbeck.teachers import Money, Teacher
 
-_READ_BATCH = 4096
-_SAMPLE_ROWS = 512
 SELECTION = "pool.parquet"
-
-
-class AnswerBook:
-    """Reads one teacher's answers back from the ledger."""
-
-    def __init__(self, ledger: Ledger, fingerprint: str) -> None:
-        self._ledger = ledger
-        self._fingerprint = fingerprint
-
-    def known(self, ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Which questions have an answer."""
-        return self._ledger.known(self._fingerprint, ids)
-
-    def read(self, ids: NDArray[np.uint8]) -> Answers:
-        """Answers in the order of `ids`, repeats allowed."""
-        return self._ledger.answers(self._fingerprint, ids)
-
-    def batches(self, ids: NDArray[np.uint8]) -> Iterator[Answers]:
-        """All answers, a few thousand at a time."""
-        for start in range(0, len(ids), _READ_BATCH):
-            yield self.read(ids[start : start + _READ_BATCH])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Questions:
-    """Question ids of every row of a split, uint8, shape (n, 16)."""
-
-    validation: NDArray[np.uint8]
-    test: NDArray[np.uint8]
-    pool: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,86 +50,6 @@ class Acquired:
     pool_ids: NDArray[np.uint8]
     cached: int
     spending: Spending
-
-
-def questions(splits: Splits, teacher: Teacher) -> Questions:
-    """Hash what the teacher would see of every row."""
-    assert splits.pool is not None
-    return Questions(
-        _all_ids(teacher, splits.validation),
-        _all_ids(teacher, splits.test),
-        _all_ids(teacher, splits.pool),
-    )
-
-
-def content_questions(splits: Splits) -> Questions:
-    """Questions of a teacher that sees all inputs."""
-    assert splits.pool is not None
-    return Questions(
-        splits.validation.content_ids, splits.test.content_ids, splits.pool.content_ids
-    )
-
-
-def check_budget(config: DistillConfig, asked: Questions, book: AnswerBook | None) -> None:
-    """Refuse a budget that cannot hold validation, test and one pool row.
-
-    Raises:
-        ConfigError: names the smallest budget that would do.
-    """
-    validation, test = _before_the_pool(config, asked, book)
-    if config.budget <= validation + test:
-        what = f"{validation} validation rows" + (f" and {test} test rows" if test else "")
-        hint = "or set ask_test = false" if test else "or validate on fewer rows"
-        raise ConfigError(
-            f"budget={config.budget} is smaller than what comes before the pool: {what} need "
-            f"answers too; raise it above {validation + test}, {hint}."
-        )
-
-
-def check_money(
-    config: DistillConfig,
-    splits: Splits,
-    teacher: Teacher,
-    asked: Questions,
-    book: AnswerBook | None,
-) -> None:
-    """Refuse a budget in money that cannot hold validation, test and one pool row.
-
-    Raises:
-        ConfigError: names the price that comes before the pool, at worst.
-    """
-    if not config.money:
-        return
-    validation, test = _before_the_pool(config, asked, book)
-    price = _worst(teacher, splits.validation, validation) + _worst(teacher, splits.test, test)
-    if price >= round(config.money * 1e6):
-        raise ConfigError(
-            f"money={config.money:g} {config.teacher.currency} is less than what comes before the "
-            f"pool: {validation} validation and {test} test rows may cost "
-            f"{Money(price, config.teacher.currency)}; raise money or ask about fewer rows."
-        )
-
-
-def _before_the_pool(
-    config: DistillConfig, asked: Questions, book: AnswerBook | None
-) -> tuple[int, int]:
-    test = unanswered(asked.test, book) if config.ask_test else 0
-    return unanswered(asked.validation, book), test
-
-
-def _worst(teacher: Teacher, rows: Dataset, count: int) -> int:
-    """Worst price of `count` questions of a split, in millionths, by the mean of a sample."""
-    if count == 0:
-        return 0
-    sample = rows.take(np.arange(min(_SAMPLE_ROWS, len(rows))))
-    size = int(sample.num_rows)
-    return -(-teacher.quote(sample).micros * count // size)
-
-
-def unanswered(ids: NDArray[np.uint8], book: AnswerBook | None) -> int:
-    """How many distinct questions have no answer yet."""
-    first, _ = distinct(ids)
-    return len(first) if book is None else int((~book.known(ids[first])).sum())
 
 
 def acquire(
@@ -320,10 +208,6 @@ def _draw(
     costs = np.cumsum(~book.known(ids[order]))
     count = int(np.searchsorted(costs, budget, side="right"))
     return np.sort(order[:count]).astype(np.int64), count / len(first)
-
-
-def _all_ids(teacher: Teacher, rows: Dataset) -> NDArray[np.uint8]:
-    return ask_about(teacher, rows, np.arange(len(rows)))
 
 
 def _require(count: int, split: str) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor
 from limbeck.distill.checkpoint import CurvePoint
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import Event, RunFolder
-from limbeck.distill.loop import Job, Labelled, Pool, Trained, predict, train
+from limbeck.distill.job import Job, Labelled, Pool
+from limbeck.distill.loop import Trained, predict, train
 from limbeck.distill.views import folds, stack, subset
 from limbeck.objectives import HardKD, Slam, SoftKD, Supervised
 from limbeck.objectives.base import Objective

@@ -1,34 +1,16 @@
-"""What lies beside an exported student for people: the model card and a stand-alone example."""
+"""The model card that lies beside a student."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from limbeck.data.schema import Schema
+from limbeck.distill.example import EXAMPLE
+from limbeck.distill.export import ExportReport, OnnxFile
 from limbeck.storage import write_text
 from limbeck.students import Student, seal
 
-if TYPE_CHECKING:
-    from limbeck.distill.export import ExportReport, OnnxFile
-
-EXAMPLE, CARD = "example.py", "README.md"
+CARD = "README.md"
 _SHOWN_COLUMNS = 6
-
-
-def write_example(student: Student, folder: Path) -> bool:
-    """Write `example.py`, which classifies rows with numpy and onnxruntime alone.
-
-    Returns:
-        False when the kind of student has no portable encoder; nothing is written then.
-    """
-    source = student.encoder.portable_source()
-    if source is None:
-        return False
-    docstring, _, code = source.removeprefix('"""').partition('"""')
-    about = "# " + "\n# ".join(docstring.strip().splitlines())
-    parts = (_EXAMPLE_HEAD, about.replace("# \n", "#\n"), code.strip(), _EXAMPLE_MAIN)
-    write_text(folder / EXAMPLE, "\n\n".join(part.strip() for part in parts) + "\n")
-    return True
 
 
 def write_card(
@@ -37,7 +19,7 @@ def write_card(
     *,
     temperature: float,
     threshold: float,
-    report: "ExportReport | None" = None,
+    report: ExportReport | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> None:
     """Write the model card `README.md` into a student folder, and seal it.
@@ -88,7 +70,7 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _onnx_table(report: "ExportReport") -> str:
+def _onnx_table(report: ExportReport) -> str:
     head = (
         f"## ONNX files\n\nMeasured on {report.rows:,} rows; times are of one row on one core, "
         f"median / 95th percentile, in ms.\n\n"
@@ -98,7 +80,7 @@ def _onnx_table(report: "ExportReport") -> str:
     return head + "".join(_onnx_row(file) for file in (report.float32, report.int8)) + "\n"
 
 
-def _onnx_row(file: "OnnxFile") -> str:
+def _onnx_row(file: OnnxFile) -> str:
     accuracy = "not measured" if file.accuracy is None else f"{file.accuracy:.1%}"
     encoded, raw = (f"{t.p50_ms:.3f} / {t.p95_ms:.3f}" for t in (file.encoded, file.raw))
     return (
@@ -141,49 +123,3 @@ python example.py < rows.jsonl
 ```
 
 """
-
-_EXAMPLE_HEAD = '''
-"""Classify rows with model.onnx; needs numpy and onnxruntime only.
-
-    python example.py < rows.jsonl
-
-Each line of input is a JSON object with the columns that the student reads, or, when it reads one
-column, that column's value alone. Each line of output is the class and all probabilities.
-"""
-
-import json
-import sys
-from pathlib import Path
-
-import onnxruntime
-'''
-
-_EXAMPLE_MAIN = '''
-class Student:
-    """The files beside this one, ready to classify."""
-
-    def __init__(self, folder, model="model.onnx"):
-        self.config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        self.classes = self.config["schema"]["classes"]
-        schema = self.config["schema"]
-        self.columns = schema["text"] + schema["numeric"] + schema["category"]
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(
-            str(Path(folder) / model), options, providers=["CPUExecutionProvider"]
-        )
-
-    def predict_proba(self, rows):
-        """Class probabilities, float32 (n, C), of a list of dicts or of single values."""
-        only = self.columns[0]
-        rows = [row if isinstance(row, dict) else {only: row} for row in rows]
-        return self.session.run(None, {"rows": encode(rows, self.config["encoder"])})[0]
-
-
-if __name__ == "__main__":
-    student = Student(Path(__file__).parent)
-    for line in sys.stdin:
-        probs = student.predict_proba([json.loads(line)])[0]
-        answer = {"class": student.classes[int(probs.argmax())], "probabilities": probs.tolist()}
-        print(json.dumps(answer, ensure_ascii=False))
-'''

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from limbeck.distill.card import write_example
+from limbeck.distill.example import write_example
 from limbeck.errors import DataError, StudentError, missing_extra
 from limbeck.storage import atomic_path
 from limbeck.students import Latency, Student, StudentModule, pad_rows, seal

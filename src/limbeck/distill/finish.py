@@ -5,15 +5,12 @@ Test rows are looked at here and nowhere else. Everything that the report shows 
 """
 
 import importlib.metadata
-import json
 import os
 import platform
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,61 +39,10 @@ from limbeck.report.record import (
     TrustView,
     bin_margins,
 )
-from limbeck.report.results import Deferral, Evaluation, TrustCheck, Verdict
+from limbeck.report.results import Deferral, Evaluation, TrustCheck
 from limbeck.storage import write_json, write_text
 from limbeck.teachers import Teacher
 from limbeck.trust import Temperature
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """What a finished run gives.
-
-    Args:
-        record: Every number of the report.
-        student: Folder of the student that ships.
-        report: The HTML file.
-    """
-
-    record: RunRecord
-    student: Path
-    report: Path
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the evidence says."""
-        return self.record.verdict
-
-    @property
-    def evaluation(self) -> Evaluation:
-        """Every arm on the test rows."""
-        return self.record.evaluation
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain JSON values: the record and the two paths."""
-        return {
-            "student": str(self.student),
-            "report": str(self.report),
-            **self.record.to_dict(),
-        }
-
-    def text(self) -> str:
-        """The verdict, one table, and what to do next."""
-        found = self.evaluation
-        rows = [*found.arms, *((found.teacher,) if found.teacher else ())]
-        width = max(len(row.title) for row in rows)
-        lines = [self.verdict.title.upper(), *self.verdict.sentences, ""]
-        lines.append(f"{'':{width}}  accuracy  95 % interval     macro-F1    NLL")
-        for row in rows:
-            a = row.accuracy
-            mark = "  <- ships" if row.chosen else ""
-            lines.append(
-                f"{row.title:{width}}  {a.estimate:7.1%}   {a.low:6.1%} to {a.high:6.1%}  "
-                f"{row.macro_f1:8.3f}  {row.nll:5.3f}{mark}"
-            )
-        lines += ["", f"student  {self.student}", f"report   {self.report}"]
-        lines.append(f"next     limbeck predict {self.student} YOUR_FILE.csv")
-        return "\n".join(lines)
 
 
 def finish(
@@ -153,12 +99,6 @@ def finish(
     )
     write_text(folder.report, render(record))
     write_json(folder.metrics, record.to_dict())
-
-
-def read_outcome(folder: RunFolder) -> Outcome:
-    """What a finished run has left in its folder."""
-    record = RunRecord.from_dict(json.loads(folder.metrics.read_text()))
-    return Outcome(record, folder.student, folder.report)
 
 
 def _arm_run(arm: Arm, chosen: bool) -> ArmRun:

@@ -16,7 +16,8 @@ from limbeck.data.readers import Kind
 from limbeck.distill.checkpoint import CurvePoint
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import Event, RunFolder, content_hash, settings_hash
-from limbeck.distill.loop import Job, Labelled, train
+from limbeck.distill.job import Job, Labelled
+from limbeck.distill.loop import train
 from limbeck.distill.views import folds, subset
 from limbeck.errors import DataError
 from limbeck.objectives import Supervised

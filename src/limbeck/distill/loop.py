@@ -9,79 +9,26 @@ or lives in the checkpoint, so a run that was killed ends with the same bytes as
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from limbeck.distill import checkpoint, rng
-from limbeck.distill.batches import EndlessPermutation
 from limbeck.distill.checkpoint import CurvePoint, Progress
-from limbeck.distill.config import TrainConfig
+from limbeck.distill.feed import Feed
+from limbeck.distill.job import Job
 from limbeck.numerics.metrics import accuracy, nll
-from limbeck.objectives.base import Objective, StudentOut, Targets
-from limbeck.students.base import Encoder, Ragged, Student, StudentModule
+from limbeck.objectives.base import StudentOut
+from limbeck.students.base import StudentModule
 from limbeck.students.store import Store
 from limbeck.trust.temperature import Temperature
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Labelled:
-    """Encoded rows with true labels (int64, shape (n,))."""
-
-    rows: Store
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-class Pool(Protocol):
-    """Encoded pool rows together with what the objective wants of them."""
-
-    def __len__(self) -> int: ...
-
-    def take(self, rows: NDArray[np.int64]) -> tuple[Ragged, Targets]:
-        """Rows by position and their targets."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Job:
-    """One student to train.
-
-    Args:
-        name: Shown while it trains.
-        student: Freshly initialised; its module is trained in place.
-        objective: Fitted.
-        labelled: Rows with true labels, or None.
-        pool: Rows with answers, or None for an objective that needs none.
-        held_out: Rows on which the best step is chosen, or None to keep the last step.
-        train: Steps, batches, rates.
-        steps: Length of the schedule.
-        stop_at: Step to stop at, at most `steps`.
-        learning_rate: Peak of the schedule.
-        seed: Seeds order and dropout.
-    """
-
-    name: str
-    student: Student
-    objective: Objective
-    labelled: Labelled | None
-    pool: Pool | None
-    held_out: Labelled | None
-    train: TrainConfig
-    steps: int
-    stop_at: int
-    learning_rate: float
-    seed: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,7 +92,7 @@ class _Run:
         self.module: StudentModule = job.student.module.to(accelerator.device)
         self.optimizer = build_optimizer(job)
         self.wrapped, self.optimizer = accelerator.prepare(self.module, self.optimizer)
-        self.feed = _Feed(job, accelerator.process_index, accelerator.num_processes)
+        self.feed = Feed(job, accelerator.process_index, accelerator.num_processes)
         self.every = max(1, job.steps // job.train.evaluations)
         # Summed on the device: reading the loss at every step would make a GPU wait.
         self.loss_sum = torch.zeros((), device=accelerator.device)
@@ -255,74 +202,6 @@ class _Run:
 
     def close(self) -> None:
         self.feed.close()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Batch:
-    """Pool rows first, labelled rows after them."""
-
-    inputs: dict[str, Tensor]
-    pool_rows: int
-    targets: Targets | None
-    labels: Tensor | None
-
-
-class _Feed:
-    """Reads the minibatch of the next step in a thread while the current step computes."""
-
-    def __init__(self, job: Job, rank: int, world: int) -> None:
-        self._job = job
-        self._rank = rank
-        self._world = world
-        train = job.train
-        self._pool_rows = self._labelled_rows = None
-        if job.pool is not None:
-            self._pool_rows = EndlessPermutation(
-                len(job.pool), train.pool_batch * world, 2 * job.seed
-            )
-        if job.labelled is not None:
-            self._labelled_rows = EndlessPermutation(
-                len(job.labelled), train.labelled_batch * world, 2 * job.seed + 1
-            )
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="limbeck-feed")
-        self._ahead: dict[int, Future[_Batch]] = {}
-
-    def prefetch(self, step: int, stop: int) -> None:
-        """Begin to read this step and the next."""
-        for ahead in range(step, min(step + 2, stop)):
-            if ahead not in self._ahead:
-                self._ahead[ahead] = self._thread.submit(self._read, ahead)
-
-    def get(self, step: int) -> _Batch:
-        """The minibatch of a step that was prefetched."""
-        return self._ahead.pop(step).result()
-
-    def close(self) -> None:
-        self._thread.shutdown(cancel_futures=True)
-
-    def _read(self, step: int) -> _Batch:
-        parts: list[Ragged] = []
-        targets = labels = None
-        if self._pool_rows is not None and self._job.pool is not None:
-            rows = self._mine(self._pool_rows.rows(step))
-            ragged, targets = self._job.pool.take(rows)
-            parts.append(ragged)
-        pool_rows = len(parts[0]) if parts else 0
-        if self._labelled_rows is not None and self._job.labelled is not None:
-            rows = self._mine(self._labelled_rows.rows(step))
-            parts.append(self._job.labelled.rows.take(rows))
-            labels = self._job.labelled.labels[torch.from_numpy(rows)]
-        return _Batch(_collate(self._job.student.encoder, parts), pool_rows, targets, labels)
-
-    def _mine(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        return rows[self._rank :: self._world]
-
-
-def _collate(encoder: Encoder, parts: list[Ragged]) -> dict[str, Tensor]:
-    joined = Ragged(
-        np.concatenate([p.values for p in parts]), np.concatenate([p.lengths for p in parts])
-    )
-    return encoder.collate(joined)
 
 
 def build_optimizer(job: Job) -> torch.optim.Optimizer:

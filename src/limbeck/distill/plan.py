@@ -11,20 +11,20 @@ import torch
 from numpy.typing import NDArray
 
 from limbeck.data import Splits, distinct
-from limbeck.distill.acquire import (
+from limbeck.distill.acquire import read_selection
+from limbeck.distill.arms import expand
+from limbeck.distill.config import DistillConfig
+from limbeck.distill.fit import teacher_plan
+from limbeck.distill.folder import Listener, RunFolder, ignore
+from limbeck.distill.questions import (
     AnswerBook,
     Questions,
     check_budget,
     check_money,
     content_questions,
     questions,
-    read_selection,
     unanswered,
 )
-from limbeck.distill.arms import expand
-from limbeck.distill.config import DistillConfig
-from limbeck.distill.fit import teacher_plan
-from limbeck.distill.folder import Listener, RunFolder, ignore
 from limbeck.distill.run import (
     load_teacher,
     make_student,

@@ -15,19 +15,19 @@ import torch
 from numpy.typing import NDArray
 
 from limbeck.data import Dataset, Splits, find_source, prepare, sample_rows
-from limbeck.distill.acquire import (
-    Acquired,
+from limbeck.distill.acquire import Acquired, acquire
+from limbeck.distill.arms import ArmTrainer, Materials, choose, expand
+from limbeck.distill.config import DistillConfig
+from limbeck.distill.finish import finish
+from limbeck.distill.fit import fit_teacher
+from limbeck.distill.folder import START, Listener, RunFolder, content_hash, ignore, settings_hash
+from limbeck.distill.job import Labelled
+from limbeck.distill.outcome import Outcome, read_outcome
+from limbeck.distill.questions import (
     AnswerBook,
-    acquire,
     check_budget,
     content_questions,
 )
-from limbeck.distill.arms import ArmTrainer, Materials, choose, expand
-from limbeck.distill.config import DistillConfig
-from limbeck.distill.finish import Outcome, finish, read_outcome
-from limbeck.distill.fit import fit_teacher
-from limbeck.distill.folder import START, Listener, RunFolder, content_hash, ignore, settings_hash
-from limbeck.distill.loop import Labelled
 from limbeck.distill.trust import Trust, fit_trust
 from limbeck.errors import ConfigError
 from limbeck.ledger import Ledger, SqliteLedger

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from limbeck.distill.loop import Labelled
+from limbeck.distill.job import Labelled
 from limbeck.students.base import Ragged
 from limbeck.students.store import Store
 

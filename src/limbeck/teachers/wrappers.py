@@ -1,7 +1,7 @@
 """Teachers changed by wrapping them: another order of classes, a price."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -48,74 +48,77 @@ def with_price(teacher: Teacher, micros: int, *, currency: str = "USD") -> Teach
     return _Priced(teacher, micros, currency) if micros else teacher
 
 
-@dataclass(frozen=True, slots=True)
-class _Reordered:
-    teacher: Teacher
-    classes: tuple[str, ...]
+class _Wrapped:
+    """Passes everything on to another teacher."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+
+    @property
+    def fingerprint(self) -> str:
+        return self._teacher.fingerprint
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._teacher.classes
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self._teacher.columns
+
+    @property
+    def max_in_flight(self) -> int:
+        return self._teacher.max_in_flight
+
+    @property
+    def keep_raw(self) -> bool:
+        return self._teacher.keep_raw
+
+    def quote(self, rows: pa.RecordBatch) -> Money:
+        return self._teacher.quote(rows)
+
+    def ask(self, ids: NDArray[np.uint8], rows: pa.RecordBatch) -> Replies:
+        return self._teacher.ask(ids, rows)
+
+    def parse(self, replies: Replies) -> tuple[Answers, NDArray[np.bool_]]:
+        return self._teacher.parse(replies)
+
+
+class _Reordered(_Wrapped):
+    """The same answers with the classes in another order."""
+
+    def __init__(self, teacher: Teacher, classes: tuple[str, ...]) -> None:
+        super().__init__(teacher)
+        self._classes = classes
 
     @property
     def fingerprint(self) -> str:
         # The ledger keeps parsed answers, whose columns are in this order.
-        return fingerprint_of(self.teacher.fingerprint, *self.classes)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.teacher.columns
-
-    @property
-    def max_in_flight(self) -> int:
-        return self.teacher.max_in_flight
-
-    @property
-    def keep_raw(self) -> bool:
-        return self.teacher.keep_raw
-
-    def quote(self, rows: pa.RecordBatch) -> Money:
-        return self.teacher.quote(rows)
-
-    def ask(self, ids: NDArray[np.uint8], rows: pa.RecordBatch) -> Replies:
-        return self.teacher.ask(ids, rows)
-
-    def parse(self, replies: Replies) -> tuple[Answers, NDArray[np.bool_]]:
-        answers, ok = self.teacher.parse(replies)
-        order = [self.teacher.classes.index(name) for name in self.classes]
-        return replace(answers, probs=answers.probs[:, order].contiguous()), ok
-
-
-@dataclass(frozen=True, slots=True)
-class _Priced:
-    teacher: Teacher
-    micros: int
-    currency: str
-
-    @property
-    def fingerprint(self) -> str:
-        return self.teacher.fingerprint
+        return fingerprint_of(self._teacher.fingerprint, *self._classes)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.teacher.classes
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.teacher.columns
-
-    @property
-    def max_in_flight(self) -> int:
-        return self.teacher.max_in_flight
-
-    @property
-    def keep_raw(self) -> bool:
-        return self.teacher.keep_raw
-
-    def quote(self, rows: pa.RecordBatch) -> Money:
-        return Money(self.micros * rows.num_rows, self.currency)
-
-    def ask(self, ids: NDArray[np.uint8], rows: pa.RecordBatch) -> Replies:
-        replies = self.teacher.ask(ids, rows)
-        # Nobody is paid for a row without an answer.
-        told = np.array([raw is not None for raw in replies.raw], np.int64)
-        return replace(replies, price=told * self.micros)
+        return self._classes
 
     def parse(self, replies: Replies) -> tuple[Answers, NDArray[np.bool_]]:
-        return self.teacher.parse(replies)
+        answers, ok = self._teacher.parse(replies)
+        order = [self._teacher.classes.index(name) for name in self._classes]
+        return replace(answers, probs=answers.probs[:, order].contiguous()), ok
+
+
+class _Priced(_Wrapped):
+    """The same answers at a price."""
+
+    def __init__(self, teacher: Teacher, micros: int, currency: str) -> None:
+        super().__init__(teacher)
+        self._micros = micros
+        self._currency = currency
+
+    def quote(self, rows: pa.RecordBatch) -> Money:
+        return Money(self._micros * rows.num_rows, self._currency)
+
+    def ask(self, ids: NDArray[np.uint8], rows: pa.RecordBatch) -> Replies:
+        replies = self._teacher.ask(ids, rows)
+        # Nobody is paid for a row without an answer.
+        told = np.array([raw is not None for raw in replies.raw], np.int64)
+        return replace(replies, price=told * self._micros)

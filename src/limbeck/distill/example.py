@@ -1,0 +1,71 @@
+"""A stand-alone example beside an exported student: rows in, classes out, without PyTorch."""
+
+from pathlib import Path
+
+from limbeck.storage import write_text
+from limbeck.students import Student
+
+EXAMPLE = "example.py"
+
+
+def write_example(student: Student, folder: Path) -> bool:
+    """Write `example.py`, which classifies rows with numpy and onnxruntime alone.
+
+    Returns:
+        False when the kind of student has no portable encoder; nothing is written then.
+    """
+    source = student.encoder.portable_source()
+    if source is None:
+        return False
+    docstring, _, code = source.removeprefix('"""').partition('"""')
+    about = "# " + "\n# ".join(docstring.strip().splitlines())
+    parts = (_EXAMPLE_HEAD, about.replace("# \n", "#\n"), code.strip(), _EXAMPLE_MAIN)
+    write_text(folder / EXAMPLE, "\n\n".join(part.strip() for part in parts) + "\n")
+    return True
+
+
+_EXAMPLE_HEAD = '''
+"""Classify rows with model.onnx; needs numpy and onnxruntime only.
+
+    python example.py < rows.jsonl
+
+Each line of input is a JSON object with the columns that the student reads, or, when it reads one
+column, that column's value alone. Each line of output is the class and all probabilities.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import onnxruntime
+'''
+
+_EXAMPLE_MAIN = '''
+class Student:
+    """The files beside this one, ready to classify."""
+
+    def __init__(self, folder, model="model.onnx"):
+        self.config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        self.classes = self.config["schema"]["classes"]
+        schema = self.config["schema"]
+        self.columns = schema["text"] + schema["numeric"] + schema["category"]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(
+            str(Path(folder) / model), options, providers=["CPUExecutionProvider"]
+        )
+
+    def predict_proba(self, rows):
+        """Class probabilities, float32 (n, C), of a list of dicts or of single values."""
+        only = self.columns[0]
+        rows = [row if isinstance(row, dict) else {only: row} for row in rows]
+        return self.session.run(None, {"rows": encode(rows, self.config["encoder"])})[0]
+
+
+if __name__ == "__main__":
+    student = Student(Path(__file__).parent)
+    for line in sys.stdin:
+        probs = student.predict_proba([json.loads(line)])[0]
+        answer = {"class": student.classes[int(probs.argmax())], "probabilities": probs.tolist()}
+        print(json.dumps(answer, ensure_ascii=False))
+'''

@@ -1,0 +1,89 @@
+"""Minibatches for the training loop, read one step ahead in a thread of their own."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from limbeck.distill.batches import EndlessPermutation
+from limbeck.distill.job import Job
+from limbeck.objectives.base import Targets
+from limbeck.students.base import Encoder, Ragged
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """A minibatch: pool rows first, labelled rows after them.
+
+    Args:
+        inputs: What the module reads, for all rows.
+        pool_rows: How many of the rows are pool rows.
+        targets: Of the pool rows, or None without a pool.
+        labels: Of the labelled rows, int64, or None without labelled rows.
+    """
+
+    inputs: dict[str, Tensor]
+    pool_rows: int
+    targets: Targets | None
+    labels: Tensor | None
+
+
+class Feed:
+    """Reads the minibatch of the next step in a thread while the current step computes."""
+
+    def __init__(self, job: Job, rank: int, world: int) -> None:
+        self._job = job
+        self._rank = rank
+        self._world = world
+        train = job.train
+        self._pool_rows = self._labelled_rows = None
+        if job.pool is not None:
+            self._pool_rows = EndlessPermutation(
+                len(job.pool), train.pool_batch * world, 2 * job.seed
+            )
+        if job.labelled is not None:
+            self._labelled_rows = EndlessPermutation(
+                len(job.labelled), train.labelled_batch * world, 2 * job.seed + 1
+            )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="limbeck-feed")
+        self._ahead: dict[int, Future[Batch]] = {}
+
+    def prefetch(self, step: int, stop: int) -> None:
+        """Begin to read this step and the next."""
+        for ahead in range(step, min(step + 2, stop)):
+            if ahead not in self._ahead:
+                self._ahead[ahead] = self._thread.submit(self._read, ahead)
+
+    def get(self, step: int) -> Batch:
+        """The minibatch of a step that was prefetched."""
+        return self._ahead.pop(step).result()
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def _read(self, step: int) -> Batch:
+        parts: list[Ragged] = []
+        targets = labels = None
+        if self._pool_rows is not None and self._job.pool is not None:
+            rows = self._mine(self._pool_rows.rows(step))
+            ragged, targets = self._job.pool.take(rows)
+            parts.append(ragged)
+        pool_rows = len(parts[0]) if parts else 0
+        if self._labelled_rows is not None and self._job.labelled is not None:
+            rows = self._mine(self._labelled_rows.rows(step))
+            parts.append(self._job.labelled.rows.take(rows))
+            labels = self._job.labelled.labels[torch.from_numpy(rows)]
+        return Batch(_collate(self._job.student.encoder, parts), pool_rows, targets, labels)
+
+    def _mine(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return rows[self._rank :: self._world]
+
+
+def _collate(encoder: Encoder, parts: list[Ragged]) -> dict[str, Tensor]:
+    joined = Ragged(
+        np.concatenate([p.values for p in parts]), np.concatenate([p.lengths for p in parts])
+    )
+    return encoder.collate(joined)

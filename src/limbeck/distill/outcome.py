@@ -1,0 +1,66 @@
+"""What a finished run gives back."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from limbeck.distill.folder import RunFolder
+from limbeck.report.record import RunRecord
+from limbeck.report.results import Evaluation, Verdict
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a finished run gives.
+
+    Args:
+        record: Every number of the report.
+        student: Folder of the student that ships.
+        report: The HTML file.
+    """
+
+    record: RunRecord
+    student: Path
+    report: Path
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the evidence says."""
+        return self.record.verdict
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Every arm on the test rows."""
+        return self.record.evaluation
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON values: the record and the two paths."""
+        return {
+            "student": str(self.student),
+            "report": str(self.report),
+            **self.record.to_dict(),
+        }
+
+    def text(self) -> str:
+        """The verdict, one table, and what to do next."""
+        found = self.evaluation
+        rows = [*found.arms, *((found.teacher,) if found.teacher else ())]
+        width = max(len(row.title) for row in rows)
+        lines = [self.verdict.title.upper(), *self.verdict.sentences, ""]
+        lines.append(f"{'':{width}}  accuracy  95 % interval     macro-F1    NLL")
+        for row in rows:
+            a = row.accuracy
+            mark = "  <- ships" if row.chosen else ""
+            lines.append(
+                f"{row.title:{width}}  {a.estimate:7.1%}   {a.low:6.1%} to {a.high:6.1%}  "
+                f"{row.macro_f1:8.3f}  {row.nll:5.3f}{mark}"
+            )
+        lines += ["", f"student  {self.student}", f"report   {self.report}"]
+        lines.append(f"next     limbeck predict {self.student} YOUR_FILE.csv")
+        return "\n".join(lines)
+
+
+def read_outcome(folder: RunFolder) -> Outcome:
+    """What a finished run has left in its folder."""
+    record = RunRecord.from_dict(json.loads(folder.metrics.read_text()))
+    return Outcome(record, folder.student, folder.report)
