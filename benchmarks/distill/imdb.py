@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from benchmarks._common import Clock, Results, Row, arguments, results
+from benchmarks._picture import whiskers
 
 from limbeck.numerics.intervals import paired_t
 
@@ -35,6 +36,17 @@ SIZES = {"labelled": 500, "validation": 500, "pool": 20_000, "test": 5_000}
 TEACHERS = ("strong", "weak")
 BUDGET = 25_500
 ARMS = ("labels", "labels_and_validation", "hard_kd", "soft_kd", "slam_soft", "slam_hard")
+PICTURE = Path(__file__).parents[2] / "docs" / "methods" / "imdb.svg"
+TITLES = {
+    "labels": "labels only",
+    "labels_and_validation": "labels and validation",
+    "hard_kd": "hard KD",
+    "soft_kd": "soft KD",
+    "slam_soft": "SLaM soft",
+    "slam_hard": "SLaM hard",
+    "shipped": "what shipped",
+    "teacher": "the teacher",
+}
 COMPARED = [
     *((arm, "labels_and_validation") for arm in ("hard_kd", "soft_kd", "slam_soft", "slam_hard")),
     *((slam, other) for slam in ("slam_soft", "slam_hard") for other in ("hard_kd", "soft_kd")),
@@ -145,6 +157,18 @@ def interval(values: list[float]) -> dict[str, float]:
     return {"mean": found.estimate, "low": found.low, "high": found.high}
 
 
+def picture(numbers: dict[str, object]) -> None:
+    """Draw the accuracy of every arm, a panel a teacher."""
+    panels = {}
+    for teacher, found in numbers.items():
+        shown = {TITLES[name]: found["accuracy"][name] for name in TITLES}
+        panels[f"{teacher} teacher"] = {
+            title: tuple(100 * row[key] for key in ("mean", "low", "high"))
+            for title, row in shown.items()
+        }
+    whiskers(panels, PICTURE, label="test accuracy, %", accent="SLaM")
+
+
 def main() -> None:
     """Run what is not done yet and write the result file."""
     parser = arguments(__doc__, minutes=120)
@@ -188,6 +212,7 @@ def write_results(kept: Results) -> None:
         seeds=range(SEEDS),
         numbers={"summary": summary(kept.rows()), "runs": list(kept.rows())},
     )
+    picture(summary(kept.rows()))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     PYTHONPATH=src python -m benchmarks.distill.large_pool
 
 The same job, with the same 10,000 answers of a callable teacher, on a pool of 20,000 rows and on
-one of 2,000,000, each in a process of its own. The difference of their peak memories is what the rows
-cost; pages of mapped files that were touched count, although the system can take them back.
+one of 2,000,000, each in a process of its own. The difference of their peak memories is what the
+rows cost; pages of mapped files that were touched count, although the system can take them back.
 """
 
 import json

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks._common import RESULTS, Clock, arguments, results
+from benchmarks._picture import whiskers
 from scipy import stats
 from torch import Tensor, nn
 
@@ -235,34 +236,18 @@ def table(numbers: dict[str, Any]) -> str:
 
 def picture(numbers: dict[str, Any], path: Path) -> None:
     """Accuracy of every arm with 95 % intervals, one panel a setting."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    matplotlib.rcParams["svg.hashsalt"] = "slam_digits"  # the same picture is the same file
-    figure, axes = plt.subplots(
-        1, len(numbers), figsize=(3 * len(numbers) + 2, 3.2), sharey=True, squeeze=False
-    )
-    for axis, (name, here) in zip(axes[0], numbers.items(), strict=True):
-        arms = list(ARMS)[::-1]
-        found = [here["accuracy"][arm] for arm in arms]
-        colors = ["#1b6ca8" if arm.startswith("SLaM") else "#8a8a8a" for arm in arms]
-        axis.hlines(
-            range(len(arms)),
-            [f["mean"] - f["half"] for f in found],
-            [f["mean"] + f["half"] for f in found],
-            color=colors,
-        )
-        axis.scatter([f["mean"] for f in found], range(len(arms)), color=colors)
-        teacher = here["accuracy"]["teacher"]["mean"]
-        axis.set_title(f"{name}\nteacher {teacher:.1f} % right", fontsize=9)
-        axis.set_xlabel("test accuracy, %")
-        axis.set_yticks(range(len(arms)), arms)
-        axis.grid(axis="x", alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    panels = {}
+    for name, here in numbers.items():
+        found = here["accuracy"]
+        panels[f"{name}\nteacher {found['teacher']['mean']:.1f} % right"] = {
+            arm: (
+                found[arm]["mean"],
+                found[arm]["mean"] - found[arm]["half"],
+                found[arm]["mean"] + found[arm]["half"],
+            )
+            for arm in ARMS
+        }
+    whiskers(panels, path, label="test accuracy, %", accent="SLaM")
 
 
 def main() -> None:
