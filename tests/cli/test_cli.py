@@ -117,7 +117,7 @@ def test_a_spent_budget_has_its_own_exit_code(capsys, material, monkeypatch):
     import shutil
 
     run_folder = material.folder / "run"
-    for name in ("data", "checkpoints", "encoded"):
+    for name in ("data", "checkpoints", "encoded", "selections"):
         shutil.rmtree(run_folder / name)
     replace(material.folder / "validation.csv", ".", ".0")
     code, _, err = limbeck(capsys, "distill", material.run_file)

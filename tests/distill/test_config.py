@@ -6,7 +6,7 @@ import pytest
 from limbeck.data.config import DataConfig
 from limbeck.distill.config import DistillConfig, ObjectiveConfig, TrainConfig, load_config
 from limbeck.distill.folder import RunFolder, to_toml
-from limbeck.errors import ConfigError
+from limbeck.errors import ConfigError, LimbeckWarning
 from limbeck.teachers.config import TeacherConfig
 
 RUN = """
@@ -153,8 +153,49 @@ def test_a_folder_of_another_run_is_refused_and_the_difference_named(tmp_path):
     folder = RunFolder(config.out)
     folder.claim(config)
     folder.claim(config)  # the same again is how a run resumes
-    with pytest.raises(ConfigError, match=r"another budget.*--out"):
-        folder.claim(replace(config, budget=11))
+    with pytest.raises(ConfigError, match=r"another seed.*--out"):
+        folder.claim(replace(config, seed=11))
+
+
+def test_more_may_be_spent_on_a_run_that_has_begun(tmp_path):
+    config = config_of(tmp_path)
+    folder = RunFolder(config.out)
+    folder.claim(config)
+    folder.claim(replace(config, budget=11, money=2.0))
+
+
+def test_the_folder_of_the_benchmarks_data_is_no_setting(run_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIMBECK_DATA", "/somewhere")
+    assert load_config(run_file).data.labelled == tmp_path / "labelled.csv"
+
+
+def test_lists_and_switches_in_the_environment(run_file, monkeypatch):
+    monkeypatch.setenv("LIMBECK_OBJECTIVE_ARMS", "labels soft_kd")
+    monkeypatch.setenv("LIMBECK_ONNX", "false")
+    monkeypatch.setenv("LIMBECK_TRAIN_POOL_BATCH", "7")
+    config = load_config(run_file)
+    assert config.objective.arms == ("labels", "soft_kd")
+    assert (config.onnx, config.train.pool_batch) == (False, 7)
+    assert load_config(run_file, ["--train.pool-batch", "9"]).train.pool_batch == 9
+
+
+def test_a_misspelt_variable_is_refused(run_file, monkeypatch):
+    monkeypatch.setenv("LIMBECK_TRAIN_STEPZ", "3")
+    with pytest.raises(ConfigError, match="did you mean LIMBECK_TRAIN_STEPS"):
+        load_config(run_file)
+
+
+@pytest.mark.parametrize("form", [["--out", "here"], ["--out=here"]])
+def test_both_forms_of_an_option_mean_the_same_path(run_file, tmp_path, monkeypatch, form):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert load_config(run_file, form).out == elsewhere / "here"
+
+
+def test_settings_of_another_kind_of_teacher_are_told():
+    with pytest.warns(LimbeckWarning, match=r"teacher\.function means nothing to .* 'fit'"):
+        TeacherConfig(kind="fit", function="a:b")
 
 
 def test_a_run_folder_may_be_moved(tmp_path):

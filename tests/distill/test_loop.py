@@ -151,6 +151,28 @@ def test_stopped_at_any_step_and_resumed_it_ends_with_the_same_bytes(accelerator
         assert again.curve == expected.curve
 
 
+def test_a_checkpoint_between_evaluations_is_as_good(accelerator, tmp_path, monkeypatch):
+    whole = make_job()
+    expected = train(whole, tmp_path / "whole", "s", accelerator, nothing)
+    monkeypatch.setattr("limbeck.distill.loop.SECONDS_AT_RISK", -1.0)  # after every step
+    path, starts = tmp_path / "stopped", []
+
+    def on_step(step, point):
+        starts.append(step)
+        raise Stop
+
+    for _ in range(11):
+        with pytest.raises(Stop):
+            train(make_job(), path, "s", accelerator, on_step)
+    job = make_job()
+    again = train(job, path, "s", accelerator, nothing)
+    assert starts == list(range(1, 12))
+    assert same(weights(job), weights(whole))
+    assert [p.step for p in again.curve] == [p.step for p in expected.curve]
+    for a, b in zip(again.curve, expected.curve, strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, abs=1e-6)
+
+
 def test_the_weights_are_those_of_the_best_evaluation(accelerator, tmp_path):
     job = make_job(steps=40)
     kept = {}

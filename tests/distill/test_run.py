@@ -158,5 +158,5 @@ def test_killed_again_and_again_it_makes_the_same_student(finished, tmp_path, mo
         asked = Counter((folder / "asked.txt").read_text().splitlines())
         assert asked.keys() == settled.keys()
         # Only what was in flight when the process died, at most a batch a kill, is asked again;
-        # what was recorded is not: see `answered_twice`, written by the harness at every start.
+        # what was recorded is not: the harness counts after every attempt.
         assert (folder / "asked_though_settled.txt").read_text() == ""

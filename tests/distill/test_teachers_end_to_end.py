@@ -17,6 +17,7 @@ import limbeck
 from limbeck.distill.config import load_config
 from limbeck.distill.run import distill
 from limbeck.errors import DataError
+from limbeck.teachers.config import TeacherConfig
 
 from .material import make
 
@@ -43,7 +44,7 @@ def text_files(folder, *, answers=False):
     ):
         texts, labels = sentences(n, seed)
         columns = {"review": texts} if name == "pool" else {"review": texts, "label": labels}
-        if answers and name != "own":
+        if answers and name not in ("own", "labelled"):
             sure = np.where(labels == "good", 0.1, 0.8)
             columns |= {"prob_bad": sure, "prob_good": 1 - sure}
         pq.write_table(pa.table(columns), folder / f"{name}.parquet")
@@ -79,6 +80,34 @@ def test_answers_in_columns_of_the_rows(tmp_path):
     outcome = distill(load_config(None, [*options, "--data.text", "review"]))
     assert outcome.evaluation.teacher.accuracy.estimate == 1.0
     assert outcome.record.cost.bought == 300
+
+
+def test_columns_of_answers_are_never_inputs(tmp_path):
+    """Numbers beside numbers: guessing must not take the teacher's for the rows' own."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 2)).round(6)
+    noise = rng.random(300) < 0.3
+    up = (x[:, 0] > 0) ^ noise
+    pq.write_table(
+        pa.table(
+            {"a": x[:, 0], "b": x[:, 1], "prob_down": np.where(up, 0.2, 0.7),
+             "prob_up": np.where(up, 0.8, 0.3), "label": np.where(x[:, 0] > 0, "up", "down")}
+        ),
+        tmp_path / "labelled.parquet",
+    )  # fmt: skip
+    pool = pa.table(
+        {"a": x[:100, 1], "b": x[:100, 0], "prob_down": [0.5] * 100, "prob_up": [0.5] * 100}
+    )
+    pq.write_table(pool, tmp_path / "pool.parquet")
+    options = ["--data.labelled", str(tmp_path / "labelled.parquet"), "--data.pool",
+               str(tmp_path / "pool.parquet"), "--teacher.kind", "table", "--budget", "200",
+               "--out", str(tmp_path / "run"), "--ledger",
+               str(tmp_path / "l.sqlite"), *TRAIN]  # fmt: skip
+    outcome = distill(load_config(None, options))
+    assert limbeck.load(outcome.student).student.schema.inputs == ("a", "b")
+    notes = " ".join(outcome.record.data.guesses)
+    assert "'prob_down', 'prob_up' are ignored: it holds the teacher's answers" in notes
+    assert outcome.evaluation.teacher.accuracy.estimate < 0.9
 
 
 def test_a_teacher_that_only_names_classes(tmp_path):
@@ -120,12 +149,10 @@ def test_a_network_with_its_weights(tmp_path):
     (tmp_path / "net_of_mine.py").write_text(MODULE)
     weights = {"head.weight": torch.tensor([[-3.0, 0.0], [3.0, 0.0]]), "head.bias": torch.zeros(2)}
     save_file(weights, tmp_path / "net.safetensors")
-    config = load_config(
-        material.run_file,
-        ["--teacher.kind", "module", "--teacher.factory", "net_of_mine:make",
-         "--teacher.weights", str(tmp_path / "net.safetensors")],
-    )  # fmt: skip
-    outcome = distill(config)
+    teacher = TeacherConfig(
+        kind="module", factory="net_of_mine:make", weights=tmp_path / "net.safetensors"
+    )
+    outcome = distill(replace(load_config(material.run_file), teacher=teacher))
     # Classes are sorted, so column 1 is "up": the network is right by construction.
     assert outcome.evaluation.teacher.accuracy.estimate == 1.0
 
@@ -134,7 +161,7 @@ def test_a_student_can_teach_the_next(tmp_path):
     material = make(tmp_path)
     config = load_config(material.run_file)
     first = distill(config)
-    teacher = replace(config.teacher, kind="student", path=first.student)
+    teacher = TeacherConfig(kind="student", path=first.student)
     second = distill(replace(config, teacher=teacher, out=tmp_path / "second"))
     taught = second.evaluation.teacher.accuracy.estimate
     assert taught == first.evaluation.arm(first.evaluation.shipped).accuracy.estimate

@@ -225,6 +225,80 @@ def test_value_and_gradient_are_those_of_the_definition_where_the_floor_binds(
     )
 
 
+def many(alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, teacher and alpha of so many classes that only the top set is mixed."""
+    logits, teacher, _, _ = draw(16, len(alpha), 140)
+    return logits, teacher, alpha.double()
+
+
+@pytest.mark.parametrize("eps", [1e-7, 1e-3])
+@pytest.mark.parametrize("spread", [1, 12])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_of_many_classes_too_value_and_gradient_are_those_of_the_definition(
+    normalized, spread, eps
+):
+    # Rows at the sign bound, between, and sure; the sure ones have no floor.
+    logits, teacher, alpha = many(torch.tensor([0.5, 0.6, 0.99, 1.0]).repeat(4))
+    logits = spread * logits
+
+    def definition(z):
+        mixed = mix(torch.softmax(z, 1), alpha, teacher, 3, normalized=normalized)
+        floor = torch.full_like(alpha, eps).masked_fill(alpha == 1, 1e-300)[:, None]
+        return -(teacher * mixed.maximum(floor).log()).sum(dim=1)
+
+    def fast(z):
+        return slam_loss(z, teacher, alpha, 3, normalized=normalized, eps=eps)
+
+    if spread > 1:
+        assert (mix(torch.softmax(logits, 1), alpha, teacher, 3) < eps).any()
+    torch.testing.assert_close(fast(logits), definition(logits), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(
+        grad_of(fast, logits), grad_of(definition, logits), atol=1e-9, rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_of_many_classes_too_the_gradient_is_that_of_finite_differences(normalized):
+    logits, teacher, alpha = many(torch.tensor([0.5, 0.8, 1.0]))
+    logits.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda z: slam_loss(z, teacher, alpha, 4, normalized=normalized), logits
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_of_many_classes_too_a_certain_student_gives_no_nan(dtype):
+    teacher = torch.eye(140)[:4]
+    for alpha, k in itertools.product((0.5, 1.0), (2, 140)):
+        z = (1000 * torch.eye(140)[[0, 5, 2, 139]]).to(dtype).requires_grad_()
+        loss = slam_loss(z, teacher, torch.full((4,), alpha), k)
+        loss.sum().backward()
+        assert loss.isfinite().all()
+        assert z.grad.isfinite().all()
+
+
+def test_of_many_classes_too_alpha_one_is_cross_entropy_far_past_any_floor():
+    logits, teacher, alpha = many(torch.ones(8))
+
+    def plain(z):
+        return functional.cross_entropy(z, teacher, reduction="none")
+
+    def slam(z):
+        return slam_loss(z, teacher, alpha, 3)
+
+    torch.testing.assert_close(slam(200 * logits), plain(200 * logits))
+    torch.testing.assert_close(grad_of(slam, 200 * logits), grad_of(plain, 200 * logits))
+
+
+def test_of_many_classes_too_the_gradient_may_be_asked_for_twice():
+    for classes in (5, 140):
+        logits, teacher, alpha, _ = draw(17, 4, classes)
+        logits.requires_grad_()
+        loss = slam_loss(logits, teacher, alpha, 3).sum()
+        first = torch.autograd.grad(loss, logits, retain_graph=True)[0]
+        assert torch.equal(first, torch.autograd.grad(loss, logits)[0])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(("target", "normalized"), FORMS)
 def test_no_nan_where_the_student_is_certain_and_alpha_or_k_are_at_their_ends(

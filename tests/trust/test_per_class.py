@@ -9,12 +9,22 @@ from limbeck.errors import ConfigError, ShapeError
 from limbeck.trust import ClassTrust
 
 
-def test_alpha_is_laplaces_rule_for_each_predicted_class():
+def test_alpha_of_each_predicted_class_is_drawn_towards_the_accuracy_over_all():
     predicted = torch.tensor([0, 0, 0, 0, 1, 1, 2])
     labels = torch.tensor([0, 0, 0, 1, 1, 0, 0])
     trust = ClassTrust.fit(predicted, labels, num_classes=4, lower=0.1)
-    wanted = torch.tensor([4 / 6, 2 / 4, 1 / 3, 1 / 2])
+    a = (4 + 1) / (7 + 2)
+    wanted = torch.tensor([(3 + 2 * a) / 6, (1 + 2 * a) / 4, 2 * a / 3, a])
     torch.testing.assert_close(trust.alpha(torch.arange(4)), wanted)
+
+
+def test_with_many_rare_classes_the_mean_is_still_the_accuracy():
+    g = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 77, (500,), generator=g)
+    predicted = torch.where(torch.rand(500, generator=g) < 0.1, (labels + 1) % 77, labels)
+    trust = ClassTrust.fit(predicted, labels, num_classes=77, lower=1e-9)
+    accuracy = float((predicted == labels).float().mean())
+    assert float(trust.alpha(predicted).mean()) == pytest.approx(accuracy, abs=0.005)
 
 
 def test_alpha_is_never_under_the_lower_bound():

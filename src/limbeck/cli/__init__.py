@@ -5,6 +5,7 @@
 """
 
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def run(words: Sequence[str]) -> int:
         complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        complain(f"stopped; nothing is lost. To go on: limbeck {' '.join(words)}")
+        complain(f"stopped; nothing is lost. To go on: limbeck {shlex.join(words)}")
         return 130
     except BrokenPipeError:  # the reader of a pipe (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

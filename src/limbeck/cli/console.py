@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from limbeck.distill.folder import Event
 
+PULSE_SECONDS = 10.0
 Clock = Callable[[], float]
 NO_RUN_FILE = "."
 """Stands for the run file where there is none: a folder is never one."""
@@ -83,6 +84,7 @@ class Monitor:
         self._began = clock()
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._pulses: dict[str, tuple[float, int]] = {}
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
@@ -104,13 +106,32 @@ class Monitor:
         if self._quiet:
             return
         if event.total == 0:
-            line = f"{self._clock() - self._began:7.1f} s  {event.message}"
-            if self._bars is None:
-                say(line)
-            else:
-                self._bars.console.print(line, markup=False, highlight=False)
+            self._line(event.message)
         elif self._bars is not None:
             self._advance(event)
+        else:
+            self._pulse(event)
+
+    def _line(self, text: str) -> None:
+        line = f"{self._clock() - self._began:7.1f} s  {text}"
+        if self._bars is None:
+            say(line)
+        else:
+            self._bars.console.print(line, markup=False, highlight=False)
+
+    def _pulse(self, event: "Event") -> None:
+        """A plain line of progress every few seconds."""
+        now = self._clock()
+        since, done = self._pulses.setdefault(event.stage, (now, event.done))
+        if now - since < PULSE_SECONDS:
+            return
+        rate = (event.done - done) / (now - since)
+        left = (event.total - event.done) / rate if rate > 0 else 0.0
+        self._pulses[event.stage] = (now, event.done)
+        self._line(
+            f"{event.stage}: {event.done:,} of {event.total:,}, {rate:,.0f} a second, "
+            f"about {left:,.0f} s left{_note(event)}"
+        )
 
     def _advance(self, event: "Event") -> None:
         assert self._bars is not None
@@ -118,10 +139,19 @@ class Monitor:
             for finished in self._tasks.values():
                 self._bars.update(finished, visible=False)
             self._tasks[event.stage] = self._bars.add_task(event.stage, total=event.total, note="")
-        note = "  ".join(f"{k} {v:.3g}" for k, v in event.detail.items() if isinstance(v, float))
         self._bars.update(self._tasks[event.stage], completed=event.done)
-        if note:
+        if note := _note(event):
             self._bars.update(self._tasks[event.stage], note=note)
+
+
+def _note(event: "Event") -> str:
+    """Scores and what is left of the budget."""
+    shown = (
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:.3g}"
+        for name, value in event.detail.items()
+        if not isinstance(value, str)
+    )
+    return "".join(f", {text}" for text in shown)
 
 
 def _console() -> "Console":

@@ -26,6 +26,7 @@ _UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECA
 _LONG_TEXT = 20
 _LONG_CATEGORY = 40
 _LISTED = 4
+_ANSWER = "it holds the teacher's answers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +42,41 @@ class Guess:
     notes: tuple[str, ...]
 
 
-def guess_schema(sample: pa.Table, config: DataConfig, *, where: str) -> Guess:
+def guess_schema(
+    sample: pa.Table, config: DataConfig, *, where: str, answers: Sequence[str] = ()
+) -> Guess:
     """Find the label and the input columns, as named in the settings or as they look.
 
     Args:
         sample: The first rows of the labelled file.
         config: Names that the user gave; they are never second-guessed.
         where: Name of the file, used in messages.
+        answers: Columns that hold a teacher's answers: a student that read them would learn to copy
+            the teacher, and could not be used without it.
 
     Raises:
-        DataError: a named column is missing, or nothing looks like a label or an input.
+        DataError: a named column is missing or holds answers, or nothing looks like a label or an
+            input.
     """
     names = sample.schema.names
     label, notes = _label(names, config.label, where)
     if config.text or config.numeric or config.category:
         check_columns(names, config.text + config.numeric + config.category, where=where)
         schema = Schema(config.text, config.numeric, config.category, label, ())
+        _refuse_answers(schema.inputs, answers)
         return Guess(schema, notes)
     roles = {name: _role(sample.column(name), name) for name in names if name != label}
+    roles |= {name: ("ignore", _ANSWER) for name in answers if name in roles}
     return _inputs(roles, label, notes, where)
+
+
+def _refuse_answers(inputs: Sequence[str], answers: Sequence[str]) -> None:
+    both = [name for name in inputs if name in answers]
+    if both:
+        raise DataError(
+            f"column '{both[0]}' is named as an input but holds the teacher's answers; a student "
+            f"that reads them learns nothing of its own, so name other columns."
+        )
 
 
 def _label(names: Sequence[str], given: str, where: str) -> tuple[str, tuple[str, ...]]:

@@ -157,14 +157,17 @@ def _stage(
     keep: tuple[str, ...],
 ) -> dict[str, object]:
     first = sources["labelled"]
-    guess = guess_schema(sample_rows(first), config, where=str(first.path))
+    guess = guess_schema(sample_rows(first), config, where=str(first.path), answers=keep)
     layout = Layout(guess.schema, keep)
+    # Labelled rows are never asked about, unless validation or test rows are cut from them.
+    own = Layout(guess.schema) if {"validation", "test"} <= set(sources) else layout
     findings = Findings(list(guess.notes))
     book = LabelBook()
     parts: dict[str, Part] = {}
     for role in (role for role in LABELLED_ROLES if role in sources):
         path = folder / f"staging-{role}.arrow"
-        staged, codes = stage_labelled(sources[role], layout, book, path, role=role)
+        shape = own if role == "labelled" else layout
+        staged, codes = stage_labelled(sources[role], shape, book, path, role=role)
         if role == "labelled":
             classes = class_names(config, book, codes, str(sources[role].path), findings)
         labels = class_positions(codes, book, classes, str(sources[role].path))

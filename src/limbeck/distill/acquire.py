@@ -16,12 +16,12 @@ from limbeck.answers import Answers
 from limbeck.data import Dataset, Splits
 from limbeck.data.ids import distinct
 from limbeck.distill.config import DistillConfig
-from limbeck.distill.folder import Event, RunFolder
+from limbeck.distill.folder import WARNING, Event, RunFolder
 from limbeck.distill.questions import AnswerBook, check_budget, check_money, questions
 from limbeck.engines import purchase
 from limbeck.errors import BudgetError, TeacherError
 from limbeck.ledger import Budget, Ledger, Spending
-from limbeck.storage import atomic_path
+from limbeck.storage import atomic_path, write_text
 from limbeck.teachers import Money, Teacher
 
 SELECTION = "pool.parquet"
@@ -135,10 +135,16 @@ class _Buyer:
         return f"{self._budget.queries} answers" + (f", {money}" if money else "")
 
     def buy(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> None:
-        """Ask about rows that have no answer yet."""
+        """Ask about rows that have no answer yet, once: what failed is not asked again.
+
+        Otherwise a resumed run would learn from other rows than the one that was stopped.
+        """
+        ended = self._folder.selections / f"{split}.bought"
+        if ended.exists():
+            return
 
         def on_progress(done: int, total: int, spent: Spending) -> None:
-            detail = {"bought": spent.answered}
+            detail = {"left in the budget": self._budget.queries - spent.queries}
             self._folder.tell(Event(f"answers on {split}", "asking", done, total, detail))
 
         report = purchase(
@@ -160,11 +166,25 @@ class _Buyer:
             cached=report.cached,
             failed=report.failed,
         )
-        if report.exhausted and split != "pool":
+        unknown = report.spent.unknown
+        if split == "pool" and report.exhausted and unknown:
+            self._folder.log(
+                WARNING,
+                f"{unknown} answers were in flight when a process died, may have been billed, and "
+                f"count against the budget: {int(report.answered.sum())} of {len(positions)} pool "
+                f"rows are answered.",
+            )
+        if not report.exhausted or (split == "pool" and bool(report.answered.any())):
+            write_text(ended, f"{int(report.answered.sum())} of {len(positions)} rows answered\n")
+        else:
+            lost = (
+                f" ({unknown} answers were in flight when a process died and may have been billed)"
+                if unknown
+                else ""
+            )
             raise BudgetError(
-                f"the budget ({self._limit()}) was spent before all {split} rows were answered; "
-                f"raise it and run the same command in another folder (answers in the ledger are "
-                f"free)."
+                f"the budget ({self._limit()}) was spent before all {split} rows were answered"
+                f"{lost}; raise it and run the same command again (answers in the ledger are free)."
             )
 
 

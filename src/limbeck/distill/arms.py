@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from limbeck.distill.checkpoint import CurvePoint
@@ -19,7 +20,7 @@ from limbeck.distill.folder import Event, RunFolder
 from limbeck.distill.job import Job, Labelled, Pool
 from limbeck.distill.loop import Trained, predict, train
 from limbeck.distill.views import folds, stack, subset
-from limbeck.objectives import HardKD, Slam, SoftKD, Supervised
+from limbeck.objectives import HardKD, Slam, SoftKD, Supervised, objective_class
 from limbeck.objectives.base import Objective
 from limbeck.students.base import Student
 
@@ -71,7 +72,8 @@ class Arm:
         student: With the weights of the best step.
         objective: Reads the student's outputs.
         test_log_probs: float32, shape (n, C), before temperature scaling.
-        validation_log_probs: The same on validation, or None where the arm trained on it.
+        validation_log_probs: The same on validation, by models that have not trained on the row.
+        held_out: The arm itself has not trained on validation rows.
         trained: Steps, seconds, curve.
         accuracy, nll: On validation; cross-validated where the arm trained on validation.
         temperature: Fitted on validation (geometric mean over folds where cross-validated).
@@ -82,7 +84,8 @@ class Arm:
     student: Student
     objective: Objective
     test_log_probs: Tensor
-    validation_log_probs: Tensor | None
+    validation_log_probs: Tensor
+    held_out: bool
     trained: Trained
     accuracy: float
     nll: float
@@ -111,8 +114,10 @@ def make_objective(name: str, config: DistillConfig) -> Objective:
             return SoftKD(temperature=settings.temperature)
         case "hard_kd":
             return HardKD()
-        case _:
+        case "labels" | "labels_and_validation":
             return Supervised()
+        case _:
+            return objective_class(name)()
 
 
 def choose(arms: Sequence[Arm]) -> Arm:
@@ -137,11 +142,11 @@ class ArmTrainer:
 
     def train(self, name: str) -> Arm:
         """Train one arm, or read it back when it is done."""
-        self._folder.log(name, f"training: {TITLES[name]}")
+        self._folder.log(name, f"training: {_title(name)}")
         arm = self._on_validation_too(name) if name == "labels_and_validation" else self._arm(name)
         self._folder.log(
             name,
-            f"{TITLES[name]}: validation accuracy {arm.accuracy:.1%} at step "
+            f"{_title(name)}: validation accuracy {arm.accuracy:.1%} at step "
             f"{arm.trained.best_step} of {self._m.steps}",
             accuracy=arm.accuracy,
             best_step=arm.trained.best_step,
@@ -159,14 +164,14 @@ class ArmTrainer:
         trained = self._run(job)
         point = trained.best
         assert point is not None
-        device = self._accelerator.device
         return Arm(
             name=name,
-            title=TITLES[name],
+            title=_title(name),
             student=job.student,
             objective=objective,
-            test_log_probs=predict(job.student.module, job, self._m.test.rows, device),
-            validation_log_probs=predict(job.student.module, job, self._m.validation.rows, device),
+            test_log_probs=self._predict(job, self._m.test),
+            validation_log_probs=self._predict(job, self._m.validation),
+            held_out=True,
             trained=trained,
             accuracy=point.accuracy,
             nll=point.calibrated_nll,
@@ -176,41 +181,48 @@ class ArmTrainer:
     def _on_validation_too(self, name: str) -> Arm:
         """Train on labelled and validation rows, for as many steps as cross-validation says."""
         both = stack(self._m.labelled, self._m.validation)
-        point = self._cross_validate(name, both)
+        point, out_of_fold = self._cross_validate(name, both)
         job = self._job(name, Supervised(), both, None, None)
         job = replace(job, stop_at=point.step)
         trained = self._run(job)
-        device = self._accelerator.device
         return Arm(
             name=name,
-            title=TITLES[name],
+            title=_title(name),
             student=job.student,
             objective=job.objective,
-            test_log_probs=predict(job.student.module, job, self._m.test.rows, device),
-            validation_log_probs=None,
+            test_log_probs=self._predict(job, self._m.test),
+            validation_log_probs=out_of_fold,
+            held_out=False,
             trained=trained,
             accuracy=point.accuracy,
             nll=point.calibrated_nll,
             temperature=point.temperature,
         )
 
-    def _cross_validate(self, name: str, both: Labelled) -> CurvePoint:
-        count = self._config.train.folds
-        fold = folds(both.labels.numpy(), count, self._config.seed)
+    def _cross_validate(self, name: str, both: Labelled) -> tuple[CurvePoint, Tensor]:
+        """The best number of steps, and what models that have not seen a validation row say."""
+        count, seed = self._config.train.folds, self._config.seed
+        labelled, validation = len(self._m.labelled), len(self._m.validation)
+        fold = np.concatenate(
+            [
+                folds(part.labels.numpy(), count, seed)
+                for part in (self._m.labelled, self._m.validation)
+            ]
+        )
+        # Scored on validation rows alone, which is where all other arms are scored.
+        scored = np.arange(labelled + validation) >= labelled
+        out_of_fold = torch.empty(validation, self._m.student.schema.num_classes)
         curves = []
         for i in range(count):
-            job = self._job(
-                f"{name}.fold{i}",
-                Supervised(),
-                subset(both, np.flatnonzero(fold != i)),
-                None,
-                subset(both, np.flatnonzero(fold == i)),
-            )
+            mine = np.flatnonzero((fold == i) & scored)
+            kept = subset(both, np.flatnonzero(fold != i))
+            job = self._job(f"{name}.fold{i}", Supervised(), kept, None, subset(both, mine))
             # Without patience, so that every fold is evaluated at the same steps.
             job = replace(job, train=replace(job.train, patience=0))
             curves.append(self._run(job).curve)
+            out_of_fold[torch.from_numpy(mine - labelled)] = self._predict(job, subset(both, mine))
         means = [_mean_point(points) for points in zip(*curves, strict=True)]
-        return max(means, key=lambda p: (p.accuracy, -p.calibrated_nll))
+        return max(means, key=lambda p: (p.accuracy, -p.calibrated_nll)), out_of_fold
 
     def _job(
         self,
@@ -235,6 +247,9 @@ class ArmTrainer:
             seed=self._config.seed,
         )
 
+    def _predict(self, job: Job, rows: Labelled) -> Tensor:
+        return predict(job.student.module, job, rows.rows, self._accelerator.device)
+
     def _run(self, job: Job) -> Trained:
         folder = self._folder
 
@@ -245,6 +260,10 @@ class ArmTrainer:
         path = folder.checkpoints / f"{job.name}.safetensors"
         settings = f"{self._m.settings}.{job.name}.{job.stop_at}"
         return train(job, path, settings, self._accelerator, on_step)
+
+
+def _title(name: str) -> str:
+    return TITLES.get(name, name)
 
 
 def _mean_point(points: Sequence[CurvePoint]) -> CurvePoint:

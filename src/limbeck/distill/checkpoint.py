@@ -47,6 +47,7 @@ class Progress:
         settings: Hash of everything that shapes the run; another hash means another run.
         step: Steps taken.
         seconds: Seconds spent in training, over all the times it was started.
+        loss_sum: Sum of the step losses since the last evaluation.
         curve: One point an evaluation.
         best: Position in `curve` of the best point, or -1.
         finished: No step is left to take.
@@ -56,6 +57,7 @@ class Progress:
     settings: str
     step: int = 0
     seconds: float = 0.0
+    loss_sum: float = 0.0
     curve: list[CurvePoint] = field(default_factory=list)
     best: int = -1
     finished: bool = False
@@ -81,6 +83,7 @@ def save(progress: Progress, path: Path) -> None:
         "settings": progress.settings,
         "step": progress.step,
         "seconds": progress.seconds,
+        "loss_sum": progress.loss_sum,
         "curve": [[getattr(p, name) for name in CurvePoint.__slots__] for p in progress.curve],
         "best": progress.best,
         "finished": progress.finished,

@@ -4,20 +4,26 @@ A value given as an option wins over the environment (`LIMBECK_TRAIN_STEPS=500`)
 over the file, the file over the default.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from limbeck.data.config import DataConfig
 from limbeck.errors import ConfigError
+from limbeck.registry import names
 from limbeck.teachers.config import TeacherConfig
 
 PATH_OPTIONS = (
     *("--data.labelled", "--data.pool", "--data.validation", "--data.test"),
     *("--teacher.path", "--teacher.weights", "--out", "--ledger", "--code"),
 )
+OTHER_VARIABLES = ("LIMBECK_DATA", "LIMBECK_DEBUG")
+"""Variables that are no settings: the benchmarks' data, and tracebacks."""
+LISTS = ("data.text", "data.numeric", "data.category", "data.classes", "teacher.classes",
+         "teacher.columns", "objective.arms")  # fmt: skip
 REQUIRED = {
     "--budget": ("budget", "--budget"),
     "--data": ("data.labelled", "--labelled"),
@@ -100,10 +106,11 @@ class ObjectiveConfig:
     """k is the smallest for which the teacher's top-k accuracy on validation reaches this."""
 
     def __post_init__(self) -> None:
-        unknown = [arm for arm in self.arms if arm not in ARMS]
+        known = names("objectives", dict.fromkeys(ARMS))
+        unknown = [arm for arm in self.arms if arm not in known]
         if unknown:
             raise ConfigError(
-                f"objective.arms holds {unknown[0]!r}; the arms are {', '.join(ARMS)}."
+                f"objective.arms holds {unknown[0]!r}; the arms are {', '.join(known)}."
             )
         if "labels" not in self.arms or len(self.arms) < 2 or len(set(self.arms)) < len(self.arms):
             raise ConfigError(
@@ -136,6 +143,9 @@ class DistillConfig:
     """Most that the answers may cost, in the teacher's currency; 0 sets no limit."""
     ask_test: bool = True
     """Ask the teacher about the test rows too: to compare with it, and for the deferral curve."""
+    defer_share: float = 0.0
+    """Most rows that the student may send on to the teacher, in [0, 1]. Default 0: the smallest
+    share whose validation accuracy is within half a point of the best."""
     student: StudentConfig = field(default_factory=StudentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -155,8 +165,21 @@ class DistillConfig:
             raise ConfigError(f"budget={self.budget}: must be at least 1 answer.")
         if self.money < 0:
             raise ConfigError(f"money={self.money}: must be >= 0; 0 sets no limit.")
+        if not 0 <= self.defer_share <= 1:
+            raise ConfigError(
+                f"defer_share={self.defer_share}: must be in [0, 1], a share of the rows."
+            )
         if self.seed < 0:
             raise ConfigError(f"seed={self.seed}: must be >= 0.")
+
+
+TABLES: dict[str, type] = {
+    "data": DataConfig,
+    "teacher": TeacherConfig,
+    "student": StudentConfig,
+    "train": TrainConfig,
+    "objective": ObjectiveConfig,
+}
 
 
 def load_config(path: Path | None, options: Sequence[str] = ()) -> DistillConfig:
@@ -171,14 +194,12 @@ def load_config(path: Path | None, options: Sequence[str] = ()) -> DistillConfig
             or a value is refused.
     """
     from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
-    from cyclopts.config import Env, Toml
+    from cyclopts.config import Toml
 
     if path is not None and not path.is_file():
         raise ConfigError(f"there is no run file {path}; give the path of a TOML file.")
-    options = _absolute(options)
-    sources: list[Callable[..., None]] = [Env("LIMBECK_", command=False)]
-    if path is not None:
-        sources.append(Toml(path, use_commands_as_keys=False))
+    given = _absolute(options)
+    sources = [] if path is None else [Toml(path, use_commands_as_keys=False)]
     app = App(config=sources, help_flags=[], version_flags=[], result_action="return_value")
 
     @app.default
@@ -186,7 +207,7 @@ def load_config(path: Path | None, options: Sequence[str] = ()) -> DistillConfig
         return config
 
     try:
-        config = app(options, exit_on_error=False, print_error=False)
+        config = app([*from_environment(given), *given], exit_on_error=False, print_error=False)
     except MissingArgumentError as error:
         raise ConfigError(_missing(error.argument.name if error.argument else "", path)) from error
     except CycloptsError as error:
@@ -208,12 +229,49 @@ def _from_folder(config: DistillConfig, folder: Path) -> DistillConfig:
     )
 
 
+def from_environment(options: Sequence[str]) -> list[str]:
+    """Settings in the environment, as options, less those that an option gives.
+
+    `LIMBECK_TRAIN_STEPS=500` becomes `--train.steps=500`; a list is separated by white space.
+
+    Raises:
+        ConfigError: a variable begins with LIMBECK_ but names no setting.
+    """
+    known = {"LIMBECK_" + key.upper().replace(".", "_"): key for key in _keys(DistillConfig)}
+    given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in options}
+    words: list[str] = []
+    for name, value in sorted(os.environ.items()):
+        if not name.startswith("LIMBECK_") or name in OTHER_VARIABLES:
+            continue
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            raise ConfigError(f"{name} in the environment is no setting; did you mean {near[0]}?")
+        key = known[name]
+        if key not in given:
+            words += [f"--{key}={part}" for part in (value.split() if key in LISTS else [value])]
+    return _absolute(words)
+
+
+def _keys(table: type, prefix: str = "") -> list[str]:
+    """All settings by their dotted names."""
+    keys = []
+    for entry in fields(table):
+        inner = TABLES.get(entry.name)
+        keys += _keys(inner, f"{entry.name}.") if inner and not prefix else [prefix + entry.name]
+    return keys
+
+
 def _absolute(options: Sequence[str]) -> list[str]:
     """Paths in options are relative to where the command is run."""
-    words = list(options)
-    for i, (name, value) in enumerate(pairwise(options)):
-        if name in PATH_OPTIONS:
-            words[i + 1] = str(Path(value).resolve())
+    words: list[str] = []
+    for i, word in enumerate(options):
+        name, equals, value = word.partition("=")
+        if equals and name in PATH_OPTIONS:
+            words.append(f"{name}={Path(value).resolve()}")
+        elif i and options[i - 1] in PATH_OPTIONS:
+            words.append(str(Path(word).resolve()))
+        else:
+            words.append(word)
     return words
 
 

@@ -53,7 +53,7 @@ class ArmRun:
         kind: "labels" when no teacher answer was used, else "distilled".
         test_log_probs: Log-probabilities at temperature 1, float, shape (n, C), n test rows.
         chosen: It is the one that ships; decided on validation.
-        temperature: Fitted on validation; None when the arm trained on the validation rows.
+        temperature: Fitted on validation; None without one.
         validation_accuracy, validation_nll: None when nothing was held out.
         steps, best_step: Gradient steps taken, and the one whose weights were kept.
         seconds: Spent in training.
@@ -131,9 +131,9 @@ def evaluate(
         PairedDifference(a, b, paired_bootstrap(right[a], right[b], generator=generator))
         for a, b in combinations(right, 2)
     )
-    # The strongest labels-only arm on test is the one to beat: picking it with the test labels can
-    # only make a claim for distillation harder.
-    labels_arm = max((r for r in results if r.kind == "labels"), key=_test_accuracy)
+    # Chosen on validation like everything else: the best of two on test would be a little too good,
+    # which is harmless where it must be beaten but not where the teacher is called worse.
+    labels_arm = best_on_validation([r for r in results if r.kind == "labels"])
     candidate = _candidate(results)
     return Evaluation(
         rows=len(labels),
@@ -266,10 +266,6 @@ def _most_confused(counts: NDArray[np.int64]) -> tuple[Confused, ...]:
     cells = zip(*np.unravel_index(order, wrong.shape), strict=True)
     found = (Confused(int(t), int(p), int(wrong[t, p])) for t, p in cells)
     return tuple(c for c in found if c.count > 0)
-
-
-def _test_accuracy(arm: ArmResult) -> float:
-    return arm.accuracy.estimate
 
 
 def _candidate(results: Sequence[ArmResult]) -> ArmResult:

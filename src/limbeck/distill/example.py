@@ -30,7 +30,8 @@ _EXAMPLE_HEAD = '''
     python example.py < rows.jsonl
 
 Each line of input is a JSON object with the columns that the student reads, or, when it reads one
-column, that column's value alone. Each line of output is the class and all probabilities.
+column, that column's value alone. Each line of output is the class, all probabilities, and whether
+the student is so unsure that the row is better sent to the teacher.
 """
 
 import json
@@ -66,6 +67,10 @@ if __name__ == "__main__":
     student = Student(Path(__file__).parent)
     for line in sys.stdin:
         probs = student.predict_proba([json.loads(line)])[0]
-        answer = {"class": student.classes[int(probs.argmax())], "probabilities": probs.tolist()}
+        answer = {
+            "class": student.classes[int(probs.argmax())],
+            "probabilities": probs.tolist(),
+            "defer": bool(probs.max() <= student.config["threshold"]),
+        }
         print(json.dumps(answer, ensure_ascii=False))
 '''

@@ -44,6 +44,8 @@ from limbeck.storage import write_json, write_text
 from limbeck.teachers import Teacher
 from limbeck.trust import Temperature
 
+PRICED_ROWS = 512
+
 
 def finish(
     config: DistillConfig,
@@ -65,12 +67,13 @@ def finish(
         splits.schema.classes,
         generator=generator,
     )
-    check = _check(acquired, splits, trust)
+    check = _check(acquired, splits, trust, arms)
     judged = verdict(evaluation, check)
-    deferral = _deferral(splits, acquired, chosen)
+    deferral = _deferral(config, splits, acquired, chosen, teacher)
     folder.log("export", f"exporting {chosen.title!r}")
     size, missing = ship(
         chosen,
+        evaluation.arm(chosen.name).accuracy,
         splits,
         folder,
         threshold=deferral.validation.threshold if deferral else 0.0,
@@ -78,8 +81,7 @@ def finish(
     )
     if deferral is None:
         missing["deferral"] = (
-            "The teacher was not asked about every test row, or the student that ships has trained "
-            "on the validation rows, so there is nothing to choose a threshold on."
+            "The teacher was not asked about every test row, so the curve cannot be drawn."
         )
     record = RunRecord(
         title=f"Distillation: {_task(config)}",
@@ -117,7 +119,7 @@ def _arm_run(arm: Arm, chosen: bool) -> ArmRun:
         parameters=sum(p.numel() for p in arm.student.module.parameters()),
         curve=tuple(
             (p.step, p.train_loss, p.nll, p.accuracy)
-            if arm.validation_log_probs is not None
+            if arm.held_out
             else (p.step, p.train_loss, None, None)
             for p in arm.trained.curve
         ),
@@ -134,22 +136,28 @@ def _teacher_run(acquired: Acquired, trust: Trust) -> TeacherRun:
     )
 
 
-def _check(acquired: Acquired, splits: Splits, trust: Trust) -> TrustCheck | None:
-    if acquired.test is None:
+def _check(
+    acquired: Acquired, splits: Splits, trust: Trust, arms: Sequence[Arm]
+) -> TrustCheck | None:
+    # Where no arm used trust, nothing hangs on whether it holds.
+    if acquired.test is None or not any(arm.name.startswith("slam") for arm in arms):
         return None
     probs = acquired.test.probs
     correct = probs.argmax(dim=1).numpy() == splits.test.labels
     return trust_check(trust.free(probs).numpy(), correct, validation_rows=len(trust.correct))
 
 
-def _deferral(splits: Splits, acquired: Acquired, chosen: Arm) -> Deferral | None:
-    if acquired.test is None or chosen.validation_log_probs is None:
+def _deferral(
+    config: DistillConfig, splits: Splits, acquired: Acquired, chosen: Arm, teacher: Teacher
+) -> Deferral | None:
+    if acquired.test is None:
         return None
     assert splits.validation.labels is not None
     assert splits.test.labels is not None
     rows = acquired.validation_rows
-    spending = acquired.spending
-    bought = max(1, spending.answered + spending.failed)
+    # The worst price of a row, whether or not this run has paid it.
+    sample = splits.test.take(np.arange(min(PRICED_ROWS, len(splits.test))))
+    quote = teacher.quote(sample)
     return study(
         Split(
             _probs(chosen, chosen.validation_log_probs[torch.from_numpy(rows)]),
@@ -159,8 +167,9 @@ def _deferral(splits: Splits, acquired: Acquired, chosen: Arm) -> Deferral | Non
         Split(
             _probs(chosen, chosen.test_log_probs), acquired.test.probs.numpy(), splits.test.labels
         ),
-        price=spending.money.micros / bought,
-        currency=spending.money.currency,
+        price=quote.micros / sample.num_rows,
+        currency=quote.currency,
+        share=config.defer_share or None,
     )
 
 

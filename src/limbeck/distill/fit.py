@@ -61,7 +61,10 @@ def fit_teacher(
             folder.tell(Event("teacher", "training", step, job.stop_at, detail))
 
         settings = settings_hash(
-            len(plan.rows), job.steps, config.seed, job.student.encoder.to_config()
+            content_hash(plan.rows.content_ids),
+            job.steps,
+            config.seed,
+            job.student.encoder.to_config(),
         )
         path = folder.checkpoints / "teacher.safetensors"
         trained = train(job, path, settings, accelerator, on_step)

@@ -25,8 +25,8 @@ from limbeck.storage import append_line, write_text
 RUN_FILE = "run.toml"
 START = "start"
 WARNING = "warning"
-LOCATION_KEYS = ("out", "ledger")
-"""Settings that say where things lie, not what they are: a folder may be moved and resumed."""
+FREE_KEYS = ("out", "ledger", "code", "budget", "money")
+"""Settings that a resumed run may change: where things lie, and what more may be spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ def _comparable(values: Mapping[str, object], prefix: str = "") -> dict[str, obj
     for key, value in values.items():
         if isinstance(value, dict):
             flat |= _comparable(value, f"{prefix}{key}.")
-        elif value is not None and prefix + key not in LOCATION_KEYS:
+        elif value is not None and prefix + key not in FREE_KEYS:
             flat[prefix + key] = value
     return flat
 

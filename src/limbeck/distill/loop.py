@@ -30,6 +30,9 @@ from limbeck.trust.temperature import Temperature
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+SECONDS_AT_RISK = 60.0
+"""A checkpoint is written when this much time has passed, also between evaluations."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
@@ -57,7 +60,7 @@ def train(
 
     Args:
         job: What to train.
-        path: The checkpoint's file; rewritten at every evaluation.
+        path: The checkpoint's file; rewritten at every evaluation, and every minute between them.
         settings: Hash of everything that shapes the job.
         accelerator: Where to train; the caller made it, so that many jobs share it.
         on_step: Called after every step with the step and, after an evaluation, its point.
@@ -72,7 +75,7 @@ def train(
         try:
             for step in run.steps():
                 point = run.step(step)
-                if point is not None:
+                if point is not None or run.due():
                     run.keep()
                     if accelerator.is_main_process:
                         checkpoint.save(progress, path)
@@ -96,6 +99,7 @@ class _Run:
         self.every = max(1, job.steps // job.train.evaluations)
         # Summed on the device: reading the loss at every step would make a GPU wait.
         self.loss_sum = torch.zeros((), device=accelerator.device)
+        self.kept_at = time.monotonic()
 
     def restore(self) -> None:
         """Go on from the checkpoint, if it has taken any step."""
@@ -105,6 +109,7 @@ class _Run:
         checkpoint.load_optimizer(_bare(self.optimizer), self.progress.group("optimizer"))
         self.job.objective.load_state_dict(self.progress.group("objective"))
         rng.restore(self.progress.group("rng"))
+        self.loss_sum += self.progress.loss_sum
 
     def steps(self) -> Iterator[int]:
         """Steps still to take, each prepared while the one before it runs."""
@@ -173,11 +178,18 @@ class _Run:
             progress.best = last
         return point
 
+    def due(self) -> bool:
+        """Whether so much time has gone by that it would be a pity to lose it."""
+        return time.monotonic() - self.kept_at > SECONDS_AT_RISK
+
     def keep(self) -> None:
         """Copy the state into the progress, and the weights beside it when they are the best."""
         progress, job = self.progress, self.job
+        self.kept_at = time.monotonic()
+        progress.loss_sum = float(self.loss_sum)
         weights = self.module.state_dict()
-        if progress.best == len(progress.curve) - 1:
+        evaluated = bool(progress.curve) and progress.curve[-1].step == progress.step
+        if evaluated and progress.best == len(progress.curve) - 1:
             progress.set_group("best", weights)
         progress.set_group("model", weights)
         progress.set_group("optimizer", checkpoint.optimizer_tensors(_bare(self.optimizer)))

@@ -33,7 +33,7 @@ from limbeck.errors import ConfigError
 from limbeck.ledger import Ledger, SqliteLedger
 from limbeck.objectives.base import Objective, Targets
 from limbeck.storage import write_text
-from limbeck.students import Student, build, default_kind, recommended_lr, settings_of
+from limbeck.students import Student, build, default_kind, find_kind, recommended_lr, settings_of
 from limbeck.students.base import Ragged
 from limbeck.students.store import EncodedStore, Store
 from limbeck.teachers import Teacher, candidate_columns
@@ -80,6 +80,7 @@ def _way_of_a_row(
     # Helpers of a distributed run wait at each of these, then find the work done.
     with main_first():
         splits = stage(config, folder)
+        check_student(config, splits)
         if config.teacher.kind == "fit" and not folder.claimed:
             # Its questions are known before it is trained: refuse a small budget now, not then.
             check_budget(config, content_questions(splits), None)
@@ -152,6 +153,21 @@ def load_teacher(config: DistillConfig, splits: Splits, folder: RunFolder) -> Te
 def student_kind(config: DistillConfig, splits: Splits) -> str:
     """The configured kind of student, or the one that fits the columns."""
     return config.student.kind or default_kind(splits.schema)
+
+
+def check_student(config: DistillConfig, splits: Splits) -> None:
+    """Refuse a student that cannot be built before anything is spent on its teacher.
+
+    Raises:
+        ConfigError: unknown kind or setting, or columns that this kind does not read.
+    """
+    kind = find_kind(student_kind(config, splits))
+    settings_of(kind.name, config.student.settings)
+    if not any(getattr(splits.schema, group) for group in kind.reads):
+        raise ConfigError(
+            f"the student {kind.name} reads {' and '.join(kind.reads)} columns but the rows have "
+            f"none (inputs: {', '.join(splits.schema.inputs)}); use another kind, or name columns."
+        )
 
 
 def steps_of(config: DistillConfig, pool_rows: int) -> int:
@@ -244,7 +260,7 @@ class AnsweredPool:
 
 def _shaping(config: DistillConfig) -> str:
     """Every setting that shapes a trained arm."""
-    return repr(replace(config, out=Path(), ledger=Path()))
+    return repr(replace(config, out=Path(), ledger=Path(), code=Path(), budget=1, money=0.0))
 
 
 def _parts(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:

@@ -9,6 +9,7 @@ from limbeck.distill.card import write_card
 from limbeck.distill.export import ExportReport, OnnxFile, export_onnx
 from limbeck.distill.folder import WARNING, RunFolder
 from limbeck.errors import MissingExtraError
+from limbeck.numerics.intervals import Interval
 from limbeck.report.record import Latency, Size
 from limbeck.students import measure_latency, save
 
@@ -16,12 +17,19 @@ SAMPLE_ROWS = 1000
 
 
 def ship(
-    chosen: Arm, splits: Splits, folder: RunFolder, *, threshold: float, onnx: bool
+    chosen: Arm,
+    accuracy: Interval,
+    splits: Splits,
+    folder: RunFolder,
+    *,
+    threshold: float,
+    onnx: bool,
 ) -> tuple[Size, dict[str, str]]:
     """Write the student folder.
 
     Args:
         chosen: The arm that ships.
+        accuracy: Of the arm on test, with its interval, for the model card.
         splits: Test rows give the sample on which exports are checked and timed.
         folder: The run's folder.
         threshold: Rows whose top probability is at most this are better sent to the teacher.
@@ -30,8 +38,9 @@ def ship(
     Returns:
         What it weighs and how fast it is, and why something is missing.
     """
-    count = min(SAMPLE_ROWS, len(splits.test))
-    sample = splits.test.take(np.arange(count)).select(list(splits.schema.inputs))
+    # At random: a file may be sorted by class.
+    rows = np.random.default_rng(0).permutation(len(splits.test))[:SAMPLE_ROWS]
+    sample = splits.test.take(rows).select(list(splits.schema.inputs))
     labels: NDArray[np.int64] | None = splits.test.labels
     assert labels is not None
     save(chosen.student, folder.student, temperature=chosen.temperature, threshold=threshold)
@@ -44,7 +53,7 @@ def ship(
                 folder.student,
                 temperature=chosen.temperature,
                 sample=sample,
-                labels=labels[:count],
+                labels=labels[rows],
             )
     except MissingExtraError as error:
         # Named in the log and the report: the student itself is complete without it.
@@ -61,7 +70,12 @@ def ship(
         temperature=chosen.temperature,
         threshold=threshold,
         report=report,
-        facts={"Trained as": chosen.title, "Validation accuracy": f"{chosen.accuracy:.1%}"},
+        facts={
+            "trained as": chosen.title,
+            "accuracy on test": f"{accuracy.estimate:.1%} (95% interval {accuracy.low:.1%} to "
+            f"{accuracy.high:.1%}, {len(splits.test):,} rows)",
+            "accuracy on validation, where it was chosen": f"{chosen.accuracy:.1%}",
+        },
     )
     files = sorted(p for p in folder.student.iterdir() if p.is_file())
     size = Size(
@@ -69,7 +83,9 @@ def ship(
         files=tuple((p.name, p.stat().st_size) for p in files),
         latencies=latencies,
         onnx_difference=None if report is None else report.float32.difference,
+        onnx_accuracy=None if report is None else report.float32.accuracy,
         int8_accuracy=None if report is None else report.int8.accuracy,
+        checked_rows=len(rows),
     )
     return size, missing
 

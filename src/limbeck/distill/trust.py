@@ -83,7 +83,7 @@ def _by_class(
 ) -> Trust:
     lower = config.objective.trust_lower or 0.5
     num_classes = probs.shape[1]
-    by_class = ClassTrust.fit(probs.argmax(dim=1), labels, num_classes=num_classes)
+    by_class = ClassTrust.fit(probs.argmax(dim=1), labels, num_classes=num_classes, lower=1e-9)
 
     def free(answers: Tensor) -> Tensor:
         return by_class.alpha(answers.argmax(dim=1)).to(answers.dtype)

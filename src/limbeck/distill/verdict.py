@@ -3,12 +3,13 @@
 Every finding is a comparison on the same test rows whose 95% interval excludes 0. Several can be
 true at once; all are told and one is the headline, in this order:
 
-1. `ship`: the shipped student is distilled and significantly above the best labels-only student.
+1. `ship`: the shipped student is distilled and significantly above every labels-only student.
    It comes first because it also answers the others: a poor teacher, or trust that is off, helped.
 2. `stop_buying`: the teacher itself is significantly below the labels-only student.
 3. `trust_mismatch`: trust fitted on validation does not hold on test, or SLaM is significantly
    below plain soft distillation. It comes before `labels_suffice` because it can be mended.
-4. `labels_suffice`: nothing above; the answers have not bought a measurable gain.
+4. `labels_suffice`: nothing above; the answers have not bought a measurable gain. Only where the
+   interval leaves no room for a gain of a point are labels alone called as good.
 """
 
 import math
@@ -23,6 +24,9 @@ from limbeck.report.results import Evaluation, Finding, TrustCheck, Verdict, Ver
 
 __all__ = ["Finding", "TrustCheck", "Verdict", "trust_check", "verdict"]
 
+NEGLIGIBLE = 0.01
+"""A gain in accuracy below this is called none."""
+UNSURE = "No gain from the answers could be measured"
 FEW_ROWS = 500
 """Fewer test rows than this get a sentence about what they cannot show."""
 _TITLES: dict[VerdictKind, str] = {
@@ -109,7 +113,9 @@ def percent(interval: Interval) -> str:
 
 
 def _ship(evaluation: Evaluation, gain: Interval) -> list[Finding]:
-    if gain.low <= 0 or evaluation.candidate != evaluation.shipped:
+    rivals = [arm.name for arm in evaluation.arms if arm.kind == "labels"]
+    gains = [evaluation.difference(evaluation.candidate, rival) for rival in rivals]
+    if any(g.low <= 0 for g in gains) or evaluation.candidate != evaluation.shipped:
         return []
     student = evaluation.arm(evaluation.candidate)
     sentence = (
@@ -126,19 +132,23 @@ def _labels_suffice(evaluation: Evaluation, gain: Interval) -> Finding:
     against = (
         f"the best student trained on labels alone ({labels.title}, {percent(labels.accuracy)})"
     )
+    shipped = evaluation.arm(evaluation.shipped)
+    title = _TITLES["labels_suffice"] if gain.high < NEGLIGIBLE else UNSURE
     if gain.low > 0:  # only when validation has chosen a labels-only student
+        title = UNSURE
         sentence = (
             f"{student.title} is {points(gain)} above {against} on test, but validation preferred "
-            f"{evaluation.arm(evaluation.shipped).title}, which is what ships; more validation "
-            f"rows would let the better one be chosen without looking at test."
+            f"{shipped.title}, which is what ships; more validation rows would let the better one "
+            f"be chosen without looking at test."
         )
     else:
         outcome = "significantly worse" if gain.high < 0 else "not measurably better"
         sentence = (
-            f"{student.title} is {outcome} than {against}: {points(gain)}. Ship the labels-only "
-            f"student, or label more rows."
+            f"{student.title} is {outcome} than {against}: {points(gain)}. "
+            f"{shipped.title} is what ships, because it was the best on validation; before you "
+            f"buy more answers, label more rows, or use more test rows to see a smaller gain."
         )
-    return Finding("labels_suffice", _TITLES["labels_suffice"], sentence)
+    return Finding("labels_suffice", title, sentence)
 
 
 def _stop_buying(evaluation: Evaluation, *, ships: bool) -> list[Finding]:
@@ -196,16 +206,17 @@ def _target_off(evaluation: Evaluation) -> list[Finding]:
 
 
 def _kept(evaluation: Evaluation) -> list[str]:
-    if evaluation.gain_kept is None:
+    if evaluation.gain_kept is None or evaluation.gain_kept <= 0:
         return []
+    title = evaluation.arm(evaluation.candidate).title
     if evaluation.gain_kept > 1:
         return [
-            f"{evaluation.arm(evaluation.candidate).title} has kept all that the teacher knows "
-            f"beyond the labels-only student."
+            f"On these rows {title} is no worse than the teacher, whose gain over the labels-only "
+            f"student is significant."
         ]
     return [
-        f"Of what the teacher knows beyond the labels-only student, "
-        f"{evaluation.arm(evaluation.candidate).title} keeps {evaluation.gain_kept:.0%}."
+        f"Of what the teacher knows beyond the labels-only student, {title} keeps "
+        f"{evaluation.gain_kept:.0%}."
     ]
 
 

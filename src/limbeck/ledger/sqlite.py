@@ -241,8 +241,9 @@ class SqliteLedger:
             connection = self._connections.get()
             # IMMEDIATE takes the writer's place before reading, so two processes cannot both see
             # the same room in a budget.
-            connection.execute("BEGIN IMMEDIATE")
             try:
+                # Inside: Ctrl-C may come when the lock is there but this call has not returned.
+                connection.execute("BEGIN IMMEDIATE")
                 yield connection
                 self._commit(connection)
             except BaseException:

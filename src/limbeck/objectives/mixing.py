@@ -5,6 +5,7 @@ set and alpha f outside of it, where other = (1 - alpha) / nu; see `limbeck.obje
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from limbeck.objectives.checks import working
+from limbeck.objectives.checks import check_pair, working
 
 FEW = 8
 """Up to this k, taking the maximum k times is quicker than any sort."""
+DENSE = 128
+"""Up to so many classes mixing them all is quicker than picking out the top set."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,52 +62,117 @@ def hard_loss(logits: Tensor, labels: Tensor, noise: Noise, eps: float) -> Tenso
     return loss
 
 
-def attracting(noise: Noise, eps: float) -> tuple[Tensor, Tensor] | None:
-    """Prepare rows for `attracted_loss`, before the step and on the CPU: values are looked at.
+def attracting(noise: Noise, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """Prepare rows for `attracted_loss`, on the CPU only: values are looked at.
 
     Returns:
-        log(alpha - other) and log other, both float32 of shape (B,); None if some row's loss pushes
-        away from the label or may reach its floor.
+        log(alpha - other) and log other, both of this dtype and shape (B,); None if some row's loss
+        pushes away from the label or may reach its floor, and on a GPU, which would have to wait.
     """
-    alpha, other = noise.rates(torch.float32)
-    fit = (alpha > other) & ((other >= eps) | (alpha >= 1))
-    return ((alpha - other).log(), other.log()) if bool(fit.all()) else None
+    alpha, other = noise.rates(dtype)
+    return ((alpha - other).log(), other.log()) if _attracts(alpha, other, eps) else None
 
 
 def attracted_loss(logits: Tensor, labels: Tensor, log_gain: Tensor, log_other: Tensor) -> Tensor:
     """What `hard_loss` gives for rows that `attracting` has prepared, in a third of the time.
 
-    mix = other + (alpha - other) f has two terms of one sign, so its log is a single operation,
-    which is also exact for alpha = 1, where log other = -inf.
+    mix = other + (alpha - other) f has two terms of one sign, so its log is a single operation. It
+    is exact, too, for alpha = 1, where log other = -inf, and for alpha = other.
     """
     crossed = functional.cross_entropy(working(logits), labels, reduction="none")
     return -torch.logaddexp(log_gain.to(crossed) - crossed, log_other.to(crossed))
 
 
-def soft_loss(
-    logits: Tensor, teacher_probs: Tensor, top: Tensor, noise: Noise, eps: float
-) -> Tensor:
-    """- sum_c p_c log max(mix_c, eps).
+def prepare_soft(teacher_probs: Tensor, noise: Noise, eps: float) -> dict[str, Tensor]:
+    """Compute what `soft_loss` wants and the student has no part in.
 
     Args:
-        logits: Student logits, shape (B, C).
-        teacher_probs: p, shape (B, C).
-        top: `ranking(teacher_probs, noise.k)`.
+        teacher_probs: p, floating point, shape (B, C).
         noise: The rows' noise.
         eps: Floor of the mix.
 
     Returns:
-        Loss of each row, shape (B,).
+        Tensors whose first axis is the row, for the quickest form that holds: logs of the noise
+        where all classes are in the top set; the top set's mix and the `rest` of -p for more than
+        `DENSE` classes; else the mix of all classes, which also serves rows that push away from the
+        label.
     """
-    log_f = torch.log_softmax(working(logits), dim=1)
-    alpha, other = noise.rates(log_f.dtype)
-    at_top = other[:, None]
-    if isinstance(noise.k, Tensor):
-        at_top = at_top * inside(top, noise.k)
-    target = teacher_probs.detach().to(log_f.dtype)
-    loss: Tensor = _Soft.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        log_f, target, alpha, top, at_top, eps
-    )
+    target = teacher_probs.detach()
+    alpha, other = (rate[:, None] for rate in noise.rates(target.dtype))
+    attracts, count = _attracts(alpha, other, eps), target.shape[1]
+    if attracts and isinstance(noise.k, int) and noise.k == count:
+        return {"label": -target, "log_gain": (alpha - other).log(), "log_other": other.log()}
+    if attracts and count > DENSE and isinstance(noise.k, int):
+        return _prepare_sparse(target, ranking(target, noise.k), alpha, other, eps)
+    top = ranking(target, noise.k)
+    other = torch.zeros_like(target).scatter_(1, top, other * inside(top, noise.k))
+    return {
+        "label": -target,
+        "spread": target * other,
+        "other": other,
+        "gain": alpha - other,
+        "sure": alpha >= 1,
+    }
+
+
+def _prepare_sparse(
+    target: Tensor, top: Tensor, alpha: Tensor, other: Tensor, eps: float
+) -> dict[str, Tensor]:
+    sure = alpha >= 1
+    # Where alpha = 1 the whole row is rest, and its mix is set to 1, which has no log.
+    label = -target.gather(1, top).masked_fill_(sure, 0.0)
+    rest = (-target).scatter_add_(1, top, -label)
+    mass, log_alpha = rest.sum(dim=1, keepdim=True), alpha.log()
+    return {
+        "rest": rest,
+        "mass": mass,
+        "top": top,
+        "label": label,
+        "spread": -label * other,
+        "other": other.masked_fill(sure, 1.0).expand_as(label).contiguous(),
+        "gain": (alpha - other).masked_fill_(sure, 0.0),
+        # log alpha is added once a row, here in equal parts, since columns are summed anyway.
+        "offset": (mass * log_alpha / top.shape[1]).expand_as(label).contiguous(),
+        "floor": (math.log(eps) - log_alpha).masked_fill_(sure, -torch.inf),
+    }
+
+
+def soft_loss(logits: Tensor, named: Mapping[str, Tensor], eps: float) -> Tensor:
+    """- sum_c p_c log max(mix_c, eps).
+
+    Args:
+        logits: Student logits, shape (B, C).
+        named: What `prepare_soft` gave of the same rows.
+        eps: The same floor of the mix.
+
+    Returns:
+        Loss of each row, shape (B,).
+
+    Raises:
+        ShapeError: the logits are of other rows or classes.
+    """
+    label = named["rest" if "rest" in named else "label"]
+    check_pair(logits, label)
+    logits = working(logits)
+    if logits.dtype == torch.float64:
+        named = {n: t.double() if t.is_floating_point() else t for n, t in named.items()}
+        label = label.double()
+    # PyTorch's own derivatives, where they will do, cost half as much as an autograd function.
+    if "log_gain" in named:
+        log_gained = torch.log_softmax(logits, dim=1) + named["log_gain"]
+        return torch.logaddexp(log_gained, named["log_other"]).mul(label).sum(dim=1)
+    if "rest" in named:
+        return _sum_of(_Sparse, logits, named, eps)
+    mixed = torch.addcmul(named["other"], named["gain"], torch.softmax(logits, dim=1))
+    if _above(mixed.detach(), eps):
+        return mixed.log().mul(label).sum(dim=1)
+    return _sum_of(_Dense, logits, named, eps)
+
+
+def _sum_of(
+    kind: type[torch.autograd.Function], logits: Tensor, named: Mapping[str, Tensor], eps: float
+) -> Tensor:
+    loss: Tensor = kind.apply(logits, named, eps)  # type: ignore[no-untyped-call]  # torch's own
     return loss
 
 
@@ -177,37 +245,74 @@ class _Hard(torch.autograd.Function):
         return -upstream * slope, None, None, None
 
 
-class _Soft(torch.autograd.Function):
-    """The soft loss from log f, shape (B, C).
+class _Dense(torch.autograd.Function):
+    """The soft loss with all classes mixed, also where a mix is at its floor or f underflows.
 
-    Outside the top set log max(alpha f, eps) = log alpha + max(log f, floor), one pass over (B, C);
-    only the entries of the top set are mixed. The derivative is taken on the way, in place.
+    The derivative by log f_c is -p_c gain_c f_c / mix_c = -p_c + p_c other_c / mix_c, or 0 where
+    the mix is at its floor. Where alpha = 1 there is none, and log f is itself the log of the mix.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        log_f: Tensor,
-        target: Tensor,
-        alpha: Tensor,
-        top: Tensor,
-        other: Tensor,
-        eps: float,
-    ) -> Tensor:
-        log_alpha = alpha.log()
-        floor = torch.where(alpha < 1, math.log(eps) - log_alpha, -torch.inf)[:, None]
-        work = torch.maximum(log_f, floor)
-        # Less log alpha here and in all of the top set: it is added once a row, at the end.
-        at_top, slope = log_mix(log_f.gather(1, top), alpha[:, None], other, eps)
-        work.scatter_(1, top, at_top - log_alpha[:, None])
-        above = (work * target).sum(dim=1)
-        # 1 where the floor does not bind: a comparison in place stays in floating point.
-        work.gt_(floor).scatter_(1, top, slope).mul_(target)
-        ctx.save_for_backward(work)
-        return -(above + log_alpha * target.sum(dim=1))
+    def forward(ctx: Any, logits: Tensor, named: Mapping[str, Tensor], eps: float) -> Tensor:
+        label, sure = named["label"], named["sure"]
+        log_f = torch.log_softmax(logits, dim=1)
+        mixed = torch.addcmul(named["other"], named["gain"], log_f.exp())
+        low = (mixed <= eps).logical_and_(~sure)
+        mixed.clamp_min_(eps)
+        pull = torch.addcdiv(label, named["spread"], mixed).masked_fill_(low, 0.0)
+        ctx.save_for_backward(pull, log_f)
+        return torch.where(sure, log_f, mixed.log_()).mul_(label).sum(dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        (pull,) = ctx.saved_tensors
-        return -upstream[:, None] * pull, None, None, None, None, None
+        pull, log_f = ctx.saved_tensors
+        grad = torch._log_softmax_backward_data(pull, log_f, 1, pull.dtype)
+        return grad.mul_(upstream[:, None]), None, None
+
+
+class _Sparse(torch.autograd.Function):
+    """The soft loss with only the top set mixed: the fewest passes over (B, C).
+
+    Outside the top set log max(alpha f, eps) = log alpha + max(log f, floor).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, named: Mapping[str, Tensor], eps: float) -> Tensor:
+        rest, mass, top, label = (named[n] for n in ("rest", "mass", "top", "label"))
+        log_f = torch.log_softmax(logits, dim=1)
+        floor = named["floor"]
+        if not _above(log_f, floor):
+            above = torch.maximum(log_f, floor) * rest
+            rest = rest.masked_fill(log_f <= floor, 0.0)
+            mass = rest.sum(dim=1, keepdim=True)
+        else:
+            above = log_f * rest
+        f = log_f.exp_()  # in place: fresh memory costs more than the exponential
+        mixed = torch.addcmul(named["other"], named["gain"], f.gather(1, top))
+        pull = torch.addcdiv(label, named["spread"], mixed)
+        at_top = torch.addcmul(named["offset"], mixed.log_(), label)
+        ctx.save_for_backward(rest, mass, top, pull, f)
+        return above.scatter_add_(1, top, at_top).sum(dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        rest, mass, top, pull, f = ctx.saved_tensors
+        total = pull.sum(dim=1, keepdim=True).add_(mass)
+        grad = torch.addcmul(rest, f, total, value=-1).scatter_add_(1, top, pull)
+        return grad.mul_(upstream[:, None]), None, None
+
+
+def _above(x: Tensor, bound: Tensor | float) -> bool:
+    """Whether all entries are above all bounds; never known on a GPU, which would have to wait."""
+    if x.device.type != "cpu" or x.numel() == 0:
+        return False
+    return float(x.amin()) > float(bound.amax() if isinstance(bound, Tensor) else bound)
+
+
+def _attracts(alpha: Tensor, other: Tensor, eps: float) -> bool:
+    """Whether no row's loss pushes away from the label or may reach its floor in the top set."""
+    if alpha.device.type != "cpu":
+        return False
+    return bool(((alpha >= other) & ((other >= eps) | (alpha >= 1))).all())

@@ -21,7 +21,7 @@ from torch import Tensor
 from limbeck.answers import Answers
 from limbeck.errors import ConfigError, LimbeckWarning, ShapeError
 from limbeck.objectives.base import Evidence, Objective, StudentOut, Targets
-from limbeck.objectives.checks import check_pair
+from limbeck.objectives.checks import check_pair, working
 from limbeck.objectives.mixing import (
     Noise,
     attracted_loss,
@@ -29,6 +29,7 @@ from limbeck.objectives.mixing import (
     first_max,
     hard_loss,
     inside,
+    prepare_soft,
     ranking,
     soft_loss,
 )
@@ -111,9 +112,13 @@ def slam_loss(
     _check_settings(target, eps)
     _check_k(k, teacher_probs)
     noise = Noise(alpha, k, normalized)
-    if target == "hard":
-        return hard_loss(logits, first_max(teacher_probs), noise, eps)
-    return soft_loss(logits, teacher_probs, ranking(teacher_probs, k), noise, eps)
+    dtype = working(logits).dtype
+    if target == "soft":
+        return soft_loss(logits, prepare_soft(teacher_probs.to(dtype), noise, eps), eps)
+    labels, ready = first_max(teacher_probs), attracting(noise, eps, dtype)
+    if ready is None:
+        return hard_loss(logits, labels, noise, eps)
+    return attracted_loss(logits, labels, *ready)
 
 
 def top_mask(teacher_probs: Tensor, k: int | Tensor) -> Tensor:
@@ -188,38 +193,35 @@ class Slam(Objective):
         return fitted
 
     def targets(self, answers: Answers) -> Targets:
-        """Give all that depends on the teacher only: `alpha` (B,) and the label that is fitted.
+        """Give all that depends on the teacher only, as tensors whose first axis is the row.
 
-        That is `labels`, int64 (B,), for a hard target (with the logs of its noise, where the
-        quick form of the loss holds for the whole batch), and for a soft one `teacher_probs` (B, C)
-        and `top`, the k most probable classes, int64 (B, k).
+        That is `labels`, int64 (B,), for a hard target, with the logs of its noise where the quick
+        form of the loss holds for the whole batch, else with `alpha`; and what
+        `limbeck.objectives.mixing.prepare_soft` gives for a soft one.
 
         Raises:
             ConfigError: the objective has not been fitted.
         """
         trust, k = self._trust()
-        alpha = trust(answers.probs)
+        noise = Noise(trust(answers.probs), k, self.normalized)
         if self.target == "soft":
-            top = ranking(answers.probs, k)
-            return Targets({"alpha": alpha, "teacher_probs": answers.probs, "top": top})
-        named = {"alpha": alpha, "labels": first_max(answers.probs)}
-        ready = attracting(Noise(alpha, k, self.normalized), self.eps)
-        if ready is not None:
-            named["log_gain"], named["log_other"] = ready
-        return Targets(named)
+            return Targets(prepare_soft(answers.probs, noise, self.eps))
+        labels, ready = first_max(answers.probs), attracting(noise, self.eps, torch.float32)
+        if ready is None:
+            return Targets({"labels": labels, "alpha": noise.alpha})
+        return Targets({"labels": labels, "log_gain": ready[0], "log_other": ready[1]})
 
     def loss(self, out: StudentOut, targets: Targets | None, labels: Tensor | None) -> Tensor:
         """Loss of each row in nats, shape (B,)."""
         if targets is None:
             return self.label_loss(out, labels)
-        noise = Noise(targets["alpha"], self._trust()[1], self.normalized)
+        if self.target == "soft":
+            return soft_loss(out.outputs, targets.tensors, self.eps)
         if "log_gain" in targets.tensors:
             gain, other = targets["log_gain"], targets["log_other"]
             return attracted_loss(out.outputs, targets["labels"], gain, other)
-        if self.target == "hard":
-            return hard_loss(out.outputs, targets["labels"], noise, self.eps)
-        check_pair(out.outputs, targets["teacher_probs"])
-        return soft_loss(out.outputs, targets["teacher_probs"], targets["top"], noise, self.eps)
+        noise = Noise(targets["alpha"], self._trust()[1], self.normalized)
+        return hard_loss(out.outputs, targets["labels"], noise, self.eps)
 
     def _trust(self) -> tuple[Callable[[Tensor], Tensor], int]:
         if self._fitted is None:

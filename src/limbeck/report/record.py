@@ -95,14 +95,17 @@ class Size:
         files: (name, bytes) of the student folder.
         latencies: What was timed.
         onnx_difference: Largest difference of probabilities between ONNX and torch.
-        int8_accuracy: On test rows, or None.
+        onnx_accuracy, int8_accuracy: Of the two files on the same random test rows, or None.
+        checked_rows: How many test rows those were.
     """
 
     parameters: int
     files: tuple[tuple[str, int], ...]
     latencies: tuple[Latency, ...] = ()
     onnx_difference: float | None = None
+    onnx_accuracy: float | None = None
     int8_accuracy: float | None = None
+    checked_rows: int = 0
 
     @property
     def total_bytes(self) -> int:

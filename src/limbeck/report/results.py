@@ -108,7 +108,7 @@ class Evaluation:
         teacher: The teacher, or None when it was not asked about the test rows.
         teacher_validation_accuracy: None when unknown.
         differences: One for each pair of arms, the teacher included.
-        labels_arm: The labels-only arm with the best test accuracy: the one to beat.
+        labels_arm: The labels-only arm with the best validation accuracy: the one to beat.
         candidate: The distilled arm that the verdict is about: the chosen one, else the one with
             the best validation accuracy.
         shipped: The chosen arm.

@@ -1,9 +1,19 @@
 """Settings of a teacher: one class for Python, for the TOML file and for the command line."""
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from limbeck.errors import ConfigError
+from limbeck.errors import ConfigError, LimbeckWarning
+
+READS = {
+    "fit": ("path",),
+    "table": ("path", "label", "columns"),
+    "module": ("factory", "weights", "classes", "columns"),
+    "callable": ("function", "fingerprint", "classes", "columns"),
+    "student": ("path",),
+}
+"""Settings that each of our own kinds reads, beside price_per_answer and currency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +47,25 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         if not self.kind:
             raise ConfigError("teacher.kind is empty; name one, such as table, module or fit.")
+        self._warn_of_unread()
         if self.price_per_answer < 0:
             raise ConfigError(
                 f"teacher.price_per_answer={self.price_per_answer}: must be >= 0 millionths of the "
                 f"currency."
             )
+
+    def _warn_of_unread(self) -> None:
+        """A setting that this kind does not read was meant for another kind, or misunderstood."""
+        if self.kind not in READS:
+            return
+        for name in sorted({name for group in READS.values() for name in group}):
+            if getattr(self, name) and name not in READS[self.kind]:
+                warnings.warn(
+                    f"teacher.{name} means nothing to the teacher {self.kind!r}, which reads "
+                    f"{', '.join(READS[self.kind])}; it is not used.",
+                    LimbeckWarning,
+                    stacklevel=4,
+                )
 
     def relative_to(self, folder: Path) -> "TeacherConfig":
         """The same settings with relative paths taken from `folder`, for a file that lies there."""

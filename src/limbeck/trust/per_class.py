@@ -31,7 +31,11 @@ class ClassTrust:
     def fit(
         cls, predicted: Tensor, labels: Tensor, *, num_classes: int, lower: float = 0.5
     ) -> Self:
-        """Count right answers for each predicted class, with Laplace's rule (right + 1) / (n + 2).
+        """Count right answers for each predicted class, drawn towards the accuracy over all.
+
+        A class with n answers, r of them right, gets (r + 2 a) / (n + 2) where a is the accuracy
+        over all classes: Laplace's rule with a in the place of 1/2, so that many rare classes do
+        not drag the mean of alpha away from the teacher's accuracy.
 
         Args:
             predicted: The teacher's labels of validation rows, int64, shape (n,), in [0, C).
@@ -43,8 +47,7 @@ class ClassTrust:
             ShapeError: shapes do not fit, or there is no row.
             ConfigError: a setting or a label is out of range.
 
-        Cost: O(n + C). A class that the teacher never predicted gets 1/2: its labels, should they
-        turn up in the pool, teach nothing.
+        Cost: O(n + C). A class that the teacher never predicted gets the accuracy over all.
         """
         if num_classes < 2 or not 0 < lower <= 1:
             raise ConfigError(
@@ -56,7 +59,9 @@ class ClassTrust:
         check_classes(labels, rows=rows, num_classes=num_classes, what="ClassTrust, labels")
         asked = torch.bincount(predicted, minlength=num_classes)
         right = torch.bincount(predicted[predicted == labels], minlength=num_classes)
-        return cls(tuple(((right + 1).double() / (asked + 2)).tolist()), lower)
+        # Laplace's own rule for the accuracy over all: never exactly 0 or 1.
+        overall = float(right.sum() + 1) / (rows + 2)
+        return cls(tuple(((right + 2 * overall) / (asked + 2)).double().tolist()), lower)
 
     def alpha(self, predicted: Tensor) -> Tensor:
         """Estimated probability that these labels are right.
