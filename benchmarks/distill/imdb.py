@@ -212,7 +212,8 @@ def write_results(kept: Results) -> None:
         seeds=range(SEEDS),
         numbers={"summary": summary(kept.rows()), "runs": list(kept.rows())},
     )
-    picture(summary(kept.rows()))
+    if numbers := summary(kept.rows()):
+        picture(numbers)
 
 
 if __name__ == "__main__":

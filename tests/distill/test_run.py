@@ -152,7 +152,7 @@ def test_killed_again_and_again_it_makes_the_same_student(finished, tmp_path, mo
     kills, folders = json.loads(result.stdout.splitlines()[-1])
     assert kills >= (50 if mode == "writes" else 20)
     expected = student_bytes(reference.folder / "run")
-    settled = Counter(reference.questions())
+    settled = Counter(reference.questions()[:150])  # other tests add to the log after these
     for folder in map(Path, folders):
         assert student_bytes(folder / "run") == expected
         asked = Counter((folder / "asked.txt").read_text().splitlines())
