@@ -1,6 +1,7 @@
 """The main job end to end, on files, with a teacher that counts its questions."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -13,10 +14,14 @@ import pytest
 
 import limbeck
 from limbeck.distill.config import load_config
+from limbeck.distill.folder import RunFolder
 from limbeck.distill.plan import make_plan
-from limbeck.distill.run import distill
+from limbeck.distill.questions import questions
+from limbeck.distill.run import distill, load_teacher, run_id, stage
 from limbeck.errors import ConfigError
+from limbeck.ledger import Budget, SqliteLedger
 from limbeck.report.record import RunRecord
+from limbeck.teachers import Money
 
 from .material import make
 
@@ -160,3 +165,28 @@ def test_killed_again_and_again_it_makes_the_same_student(finished, tmp_path, mo
         # Only what was in flight when the process died, at most a batch a kill, is asked again;
         # what was recorded is not: the harness counts after every attempt.
         assert (folder / "asked_though_settled.txt").read_text() == ""
+
+
+def test_answers_lost_in_a_kill_of_a_priced_teacher_are_named_and_never_paid_twice(tmp_path):
+    """Half of the pool was in flight when an earlier attempt died: it may have been billed."""
+    material = make(tmp_path)
+    config = load_config(material.run_file, ["--teacher.price-per-answer", "1000"])
+    with RunFolder(config.out).collecting_warnings():
+        splits = stage(config, RunFolder(config.out))
+    teacher = load_teacher(config, splits, RunFolder(config.out))
+    ids = questions(splits, teacher).pool[:40]
+    run = run_id(RunFolder(config.out))
+    child = os.fork()
+    if child == 0:
+        ledger = SqliteLedger(config.ledger)
+        ledger.reserve(run, teacher.fingerprint, ids, Money(40_000), Budget(config.budget))
+        os._exit(9)  # no release, no commit of an answer: the process is simply gone
+    os.waitpid(child, 0)
+
+    outcome = distill(config)
+    cost = outcome.record.cost
+    assert (cost.bought, cost.unknown) == (110, 40)
+    assert cost.bought + cost.unknown <= config.budget
+    assert cost.money == 150 * 1000
+    (warning,) = [w for w in outcome.record.warnings if "may have been billed" in w]
+    assert "40 answers were in flight" in warning

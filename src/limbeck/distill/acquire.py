@@ -85,6 +85,12 @@ def acquire(
     _require(len(validation_rows), "validation")
     _require(len(rows), "pool")
     spending = ledger.spent(run_id)
+    if spending.unknown:
+        folder.log(
+            WARNING,
+            f"{spending.unknown} answers were in flight when a process died; they may have been "
+            f"billed and count against the budget, so the pool has {len(rows)} answers.",
+        )
     used = [asked.validation[validation_rows], asked.pool[rows]]
     used += [asked.test[book.known(asked.test)]] if config.ask_test else []
     first, _ = distinct(np.concatenate(used))
@@ -167,13 +173,6 @@ class _Buyer:
             failed=report.failed,
         )
         unknown = report.spent.unknown
-        if split == "pool" and report.exhausted and unknown:
-            self._folder.log(
-                WARNING,
-                f"{unknown} answers were in flight when a process died, may have been billed, and "
-                f"count against the budget: {int(report.answered.sum())} of {len(positions)} pool "
-                f"rows are answered.",
-            )
         if not report.exhausted or (split == "pool" and bool(report.answered.any())):
             write_text(ended, f"{int(report.answered.sum())} of {len(positions)} rows answered\n")
         else:
