@@ -96,7 +96,7 @@ class Plan:
                 f"teacher   {self.teacher}",
                 f"answers   {buy:,} to buy ({self.validation:,} validation, {self.test:,} test, "
                 f"{self.pool:,} pool); {self.owned:,} are in the ledger and free",
-                f"price     at most {self.price}",
+                f"price     {f'at most {self.price}' if self.price.micros else 'none'}",
                 f"training  {len(self.arms)} arms of {self.steps:,} steps, about "
                 f"{_span(self.seconds)} ({_span(self.seconds_low)} to {_span(self.seconds_high)})",
                 f"writes    {self.out} and {self.ledger}",
