@@ -4,14 +4,16 @@
 
 The step is that of `limbeck distill` with the student `text_bag` as it comes: 256 pool rows and 64
 labelled rows; forward, loss, backward, clipping, fused AdamW, one thread. Rows hold 60 n-grams, a
-headline, or 900, a movie review. Beside it stands a student that is still small but no bag of words: a
-transformer of two layers, 64 wide, on 24 tokens (2 seeds). All losses take turns in every round, a few steps each, of
-which the first is not counted; the extra cost is the median
-over rounds of the difference from plain cross-entropy in the same round, and a percentage is that
-over the median step. Time is processor time of the process, so that neighbours on a shared machine
-count for less; "cross-entropy again" shows what noise is left. What depends on the teacher alone is
-prepared before the step, as `Objective.targets` does; what preparing costs is told beside it.
-"Direct" calls `slam_loss` on raw teacher probabilities instead, in each step.
+headline, or 900, a movie review. Beside it stands a student that is still small but no bag of
+words: a transformer of two layers, 64 wide, on 24 tokens (2 seeds).
+
+All losses take turns in every round, a few steps each, of which the first is not counted; the
+extra cost is the median over rounds of the difference from plain cross-entropy in the same round,
+and a percentage is that over the median step. Time is processor time of the process, so that
+neighbours on a shared machine count for less; "cross-entropy again" shows what noise is left. What
+depends on the teacher alone is prepared before the step, as `Objective.targets` does; what
+preparing costs is told beside it. "Direct" calls `slam_loss` on raw teacher probabilities instead,
+in each step.
 """
 
 import statistics
