@@ -1,7 +1,16 @@
 """Shared set-up of the tests."""
 
+import os
+
 from hypothesis import HealthCheck, settings
 
-# Timings on a busy machine are no reason to fail: properties are about values.
-settings.register_profile("limbeck", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Timings on a busy machine are no reason to fail: properties are about values. In continuous
+# integration the same examples are tried every time; elsewhere new ones, which is how faults are
+# found.
+settings.register_profile(
+    "limbeck",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+)
 settings.load_profile("limbeck")
