@@ -134,6 +134,16 @@ def test_without_test_answers_there_is_no_teacher_arm_and_the_report_says_why(tm
     assert len(material.questions()) == 60
 
 
+def test_fewer_validation_rows_than_folds_are_refused_before_anything_is_asked(tmp_path):
+    material = make(tmp_path)
+    lines = (tmp_path / "validation.csv").read_text().splitlines()
+    (tmp_path / "validation.csv").write_text("\n".join(lines[:3]) + "\n")
+    config = load_config(material.run_file, ["--train.folds", "3"])
+    with pytest.raises(ConfigError, match=r"validation has 2 rows but train.folds=3"):
+        distill(config)
+    assert material.questions() == []
+
+
 def test_a_pool_is_needed(tmp_path):
     material = make(tmp_path)
     config = load_config(material.run_file)

@@ -81,6 +81,7 @@ def _way_of_a_row(
     with main_first():
         splits = stage(config, folder)
         check_student(config, splits)
+        check_validation(config, splits)
         if config.teacher.kind == "fit" and not folder.claimed:
             # Its questions are known before it is trained: refuse a small budget now, not then.
             check_budget(config, content_questions(splits), None)
@@ -167,6 +168,20 @@ def check_student(config: DistillConfig, splits: Splits) -> None:
         raise ConfigError(
             f"the student {kind.name} reads {' and '.join(kind.reads)} columns but the rows have "
             f"none (inputs: {', '.join(splits.schema.inputs)}); use another kind, or name columns."
+        )
+
+
+def check_validation(config: DistillConfig, splits: Splits) -> None:
+    """Refuse a validation set that cross-validation cannot be cut from.
+
+    Raises:
+        ConfigError: fewer validation rows than folds.
+    """
+    rows, folds = len(splits.validation), config.train.folds
+    if rows < folds:
+        raise ConfigError(
+            f"validation has {rows} rows but train.folds={folds}; set at least {folds} rows aside "
+            f"for validation (some hundred make trust and temperature worth having)."
         )
 
 
