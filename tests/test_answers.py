@@ -39,3 +39,12 @@ def test_shapes_that_do_not_fit_are_refused():
         Answers(ids(2), probs, torch.full((2, 1), float("inf")))
     with pytest.raises(AnswerError, match=r"\(n, C\)"):
         Answers(ids(2), torch.tensor([0.5, 0.5]))
+
+
+def test_a_spread_is_one_deviation_a_probability():
+    ids, probs = np.zeros((2, 16), np.uint8), torch.full((2, 2), 0.5)
+    assert Answers(ids, probs, spread=torch.zeros(2, 2)).spread is not None
+    with pytest.raises(AnswerError, match="one deviation a probability"):
+        Answers(ids, probs, spread=torch.zeros(2, 3))
+    with pytest.raises(AnswerError, match="deviation is >= 0"):
+        Answers(ids, probs, spread=torch.full((2, 2), -0.1))

@@ -21,6 +21,8 @@ class Answers:
         ids: Question ids, uint8, shape (n, 16); row i of every field is about question i.
         probs: Probabilities at temperature 1, float32, shape (n, C); rows sum to 1 within 1e-4.
         embeddings: The teacher's representation, float32, shape (n, D), or None.
+        spread: Standard deviation of each probability over a teacher's members or passes, float32,
+            shape (n, C), >= 0, or None for a teacher that has one opinion.
 
     Raises:
         AnswerError: wrong shape, NaN, infinite or negative entries, or rows that do not sum to one.
@@ -29,6 +31,7 @@ class Answers:
     ids: NDArray[np.uint8]
     probs: Tensor
     embeddings: Tensor | None = None
+    spread: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_probs(self.probs, what="answers")
@@ -40,6 +43,8 @@ class Answers:
             )
         if self.embeddings is not None:
             _check_embeddings(self.embeddings, n)
+        if self.spread is not None:
+            _check_spread(self.spread, self.probs)
 
     def __len__(self) -> int:
         return int(self.probs.shape[0])
@@ -103,3 +108,15 @@ def _check_embeddings(embeddings: Tensor, n: int) -> None:
         )
     if not bool(torch.isfinite(embeddings).all()):
         raise AnswerError("answers hold NaN or infinite embeddings; repair the teacher's output.")
+
+
+def _check_spread(spread: Tensor, probs: Tensor) -> None:
+    if spread.shape != probs.shape or not spread.is_floating_point():
+        raise AnswerError(
+            f"answers need spread as a floating-point {tuple(probs.shape)} matrix, got "
+            f"{spread.dtype} of shape {tuple(spread.shape)}; give one deviation a probability."
+        )
+    if not bool((torch.isfinite(spread) & (spread >= 0)).all()):
+        raise AnswerError(
+            "answers hold a spread that is negative, NaN or infinite; a standard deviation is >= 0."
+        )

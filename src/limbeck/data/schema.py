@@ -13,6 +13,7 @@ class Schema:
         category: Names of columns with few distinct strings (large_string in a `Dataset`).
         label: Name of the label column, or None when labels come from elsewhere.
         classes: Class names; a label is a position in this tuple.
+        image: Names of image columns (large_binary in a `Dataset`: the bytes of an image file).
     """
 
     text: tuple[str, ...]
@@ -20,11 +21,12 @@ class Schema:
     category: tuple[str, ...]
     label: str | None
     classes: tuple[str, ...]
+    image: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """All input columns: text, then numeric, then category."""
-        return self.text + self.numeric + self.category
+        """All input columns: text, then numeric, then category, then image."""
+        return self.text + self.numeric + self.category + self.image
 
     @property
     def num_classes(self) -> int:

@@ -129,6 +129,7 @@ def _open(folder: Path, saved: Mapping[str, Any]) -> Splits:
         tuple(columns["category"]),
         columns["label"],
         tuple(columns["classes"]),
+        tuple(columns.get("image", ())),  # folders staged before images were read have none
     )
     opened: dict[str, Dataset] = {}
     for role, rows in saved["rows"].items():

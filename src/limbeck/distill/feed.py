@@ -76,7 +76,14 @@ class Feed:
             rows = self._mine(self._labelled_rows.rows(step))
             parts.append(self._job.labelled.rows.take(rows))
             labels = self._job.labelled.labels[torch.from_numpy(rows)]
-        return Batch(_collate(self._job.student.encoder, parts), pool_rows, targets, labels)
+        encoder = self._job.student.encoder
+        inputs = encoder.augment(_collate(encoder, parts), self._chance(step))
+        return Batch(inputs, pool_rows, targets, labels)
+
+    def _chance(self, step: int) -> torch.Generator:
+        """What this process draws in this step, however often the run was stopped before it."""
+        words = np.random.SeedSequence([self._job.seed, step, self._rank]).generate_state(1)
+        return torch.Generator().manual_seed(int(words[0]))
 
     def _mine(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return rows[self._rank :: self._world]

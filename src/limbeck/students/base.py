@@ -5,7 +5,7 @@ of features. So every kind can be cached, shuffled and collated by the same code
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -69,6 +69,23 @@ class Encoder(ABC):
     @abstractmethod
     def from_config(cls, config: dict[str, object]) -> Self:
         """Build the encoder that `to_config` described."""
+
+    def files(self) -> dict[str, bytes]:
+        """Files of its own that lie beside the weights, such as a tokenizer; none by default."""
+        return {}
+
+    @classmethod
+    def from_files(cls, config: dict[str, object], files: Mapping[str, bytes]) -> Self:
+        """Build the encoder that `to_config` and `files` described."""
+        return cls.from_config(config)
+
+    def augment(self, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Vary a minibatch of `collate`'s inputs for training, on the CPU; unchanged by default.
+
+        The generator is seeded from the run's seed and the step, so a resumed run sees the same
+        variations as one that was never stopped.
+        """
+        return inputs
 
     def portable_source(self) -> str | None:
         """Source of a numpy-only function `encode(rows, encoder)`, for the exported example.

@@ -136,12 +136,16 @@ def save(
         for name, tensor in student.module.state_dict().items()
     }
     write_bytes(folder / WEIGHTS, safetensors.torch.save(weights))
+    files = student.encoder.files()
+    for name, data in files.items():
+        write_bytes(folder / name, data)
     config = {
         "format": FORMAT,
         "limbeck": limbeck.__version__,
         "kind": student.encoder.kind,
         "settings": asdict(student.module.settings),
         "encoder": student.encoder.to_config(),
+        "files": sorted(files),
         "schema": asdict(student.schema),
         "temperature": temperature,
         "threshold": threshold,
@@ -168,10 +172,10 @@ def load(folder: str | Path) -> Predictor:
         StudentError: a file is missing or was changed, or the folder is of another version.
     """
     folder = Path(folder)
-    _check_files(folder)
+    checked = _check_files(folder)
     config = _read_config(folder)
     try:
-        predictor = _rebuild(config)
+        predictor = _rebuild(config, folder, checked)
     except (KeyError, TypeError, ValueError, AttributeError, LimbeckError) as error:
         raise StudentError(
             f"{folder / CONFIG} cannot be used ({error}); export the student again."
@@ -180,7 +184,8 @@ def load(folder: str | Path) -> Predictor:
     return predictor
 
 
-def _check_files(folder: Path) -> None:
+def _check_files(folder: Path) -> frozenset[str]:
+    """Compare every file with its hash; the names of those that were compared."""
     if not (folder / SUMS).is_file():
         raise StudentError(
             f"{folder} has no {SUMS}, so it is not a student folder; give one that a run wrote."
@@ -195,6 +200,7 @@ def _check_files(folder: Path) -> None:
                 f"{path} was changed since the student was written (its hash differs from {SUMS}); "
                 f"export the student again or copy all of it."
             )
+    return frozenset(listed)
 
 
 def _read_sums(path: Path) -> Iterator[tuple[str, str]]:
@@ -220,7 +226,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def _rebuild(config: dict[str, Any]) -> Predictor:
+def _rebuild(config: dict[str, Any], folder: Path, checked: frozenset[str]) -> Predictor:
     columns: dict[str, Any] = config["schema"]
     schema = Schema(
         text=tuple(columns["text"]),
@@ -228,10 +234,15 @@ def _rebuild(config: dict[str, Any]) -> Predictor:
         category=tuple(columns["category"]),
         label=columns["label"],
         classes=tuple(columns["classes"]),
+        image=tuple(columns.get("image", ())),  # folders written before images were read have none
     )
     kind = find_kind(config["kind"])
     settings = settings_of(config["kind"], config["settings"])
-    encoder = kind.encoder.from_config(config["encoder"])
+    names = config.get("files", ())
+    if not checked.issuperset(names):
+        raise ValueError(f"files {names} are not all in {SUMS}")
+    files = {name: (folder / name).read_bytes() for name in names}
+    encoder = kind.encoder.from_files(config["encoder"], files)
     module = kind.module(encoder, settings, schema.num_classes, torch.Generator().manual_seed(0))
     return Predictor(
         Student(encoder, module.eval(), schema),
