@@ -144,9 +144,10 @@ def test_padded_rows_embed_as_ragged_ones_do(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_encoder_comes_back_from_its_config(name: str) -> None:
+def test_an_encoder_comes_back_from_its_config_and_files(name: str) -> None:
     encoder: Encoder = make(name).encoder
-    again = type(encoder).from_config(encoder.to_config())
+    again = type(encoder).from_files(encoder.to_config(), encoder.files())
+    assert again.files() == encoder.files()
     rows = rows_of(name)
     assert again.to_config() == encoder.to_config()
     assert split(again.encode(rows)) == split(encoder.encode(rows))

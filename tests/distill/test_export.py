@@ -37,11 +37,11 @@ def rows_of(schema: Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({name: columns[name] for name in schema.inputs})
 
 
-def make(schema: Schema, folder: Path):
-    kind = "text_bag" if schema.text else "tabular"
+def make(schema: Schema, folder: Path, kind: str | None = None):
+    kind = kind or ("text_bag" if schema.text else "tabular")
     rows = rows_of(schema)
     generator = torch.Generator().manual_seed(0)
-    settings = {"buckets": 4096} if schema.text else {}
+    settings = {"text_bag": {"buckets": 4096}, "text_transformer": {"max_tokens": 24}}.get(kind, {})
     student = build(kind, settings, schema, [rows], schema.num_classes, generator)
     with torch.no_grad():
         student.module.head.weight.mul_(200 if schema.text else 2)
@@ -49,10 +49,10 @@ def make(schema: Schema, folder: Path):
     return student, rows
 
 
-@pytest.fixture(scope="module", params=[TEXT, MIXED], ids=["text_bag", "tabular"])
+@pytest.fixture(scope="module", params=["text_bag", "text_transformer", "tabular"])
 def exported(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("student")
-    student, rows = make(request.param, folder)
+    student, rows = make(MIXED if request.param == "tabular" else TEXT, folder, request.param)
     labels = np.zeros(rows.num_rows, dtype=np.int64)
     student.module.train()
     report = export_onnx(student, folder, temperature=1.3, sample=rows, labels=labels)
@@ -62,13 +62,15 @@ def exported(request, tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_report_is_of_these_files_and_rows(exported):
-    _, rows, folder, report = exported
+    student, rows, folder, report = exported
     expected = load(folder).probabilities(rows)
     assert report.rows == rows.num_rows
     assert report.float32.difference <= 1e-4
     assert report.float32.agreement == 1
     assert report.float32.accuracy == (expected.argmax(1) == 0).mean()
     assert report.int8.difference < 0.2
+    needs = "tokenizers" in (folder / "example.py").read_text().split("only.")[0]
+    assert needs == (student.encoder.kind == "text_transformer")
     for file in (report.float32, report.int8):
         assert file.size_bytes == (folder / file.name).stat().st_size
         assert 0 < file.encoded.p50_ms <= file.encoded.p95_ms
@@ -127,9 +129,9 @@ def test_a_graph_that_differs_is_refused(tmp_path, monkeypatch):
     student, rows = make(MIXED, tmp_path)
     honest = export._write_float
 
-    def wrong(graph, padded, path):
+    def wrong(graph, padded, path, **more):
         graph.temperature *= 1.1
-        honest(graph, padded, path)
+        honest(graph, padded, path, **more)
         graph.temperature /= 1.1
 
     monkeypatch.setattr(export, "_write_float", wrong)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from limbeck.data.schema import Schema
-from limbeck.distill.example import EXAMPLE
+from limbeck.distill.example import EXAMPLE, example_packages
 from limbeck.distill.export import ExportReport, OnnxFile
 from limbeck.storage import write_text
 from limbeck.students import Student, seal
@@ -44,7 +44,8 @@ def write_card(
         **(facts or {}),
     }
     table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
-    example = _EXAMPLE_USE if (folder / EXAMPLE).is_file() else ""
+    packages = example_packages(student)
+    example = _EXAMPLE_USE.format(packages) if (folder / EXAMPLE).is_file() else ""
     onnx = _onnx_table(report) if report else ""
     card = _CARD.format(table=table, onnx=onnx, example=example, row=_row(schema))
     write_text(folder / CARD, card)
@@ -116,7 +117,7 @@ again when the rows change. `sha256sum --check SHA256SUMS` tells whether the fil
 (this page is yours to edit).
 """
 
-_EXAMPLE_USE = """Without Limbeck and PyTorch, with numpy and onnxruntime alone, a JSON row a line:
+_EXAMPLE_USE = """Without Limbeck and PyTorch, with {} alone, a JSON row a line:
 
 ```
 python example.py < rows.jsonl

@@ -9,7 +9,7 @@ EXAMPLE = "example.py"
 
 
 def write_example(student: Student, folder: Path) -> bool:
-    """Write `example.py`, which classifies rows with numpy and onnxruntime alone.
+    """Write `example.py`, which classifies rows with `example_packages` alone.
 
     Returns:
         False when the kind of student has no portable encoder; nothing is written then.
@@ -19,13 +19,19 @@ def write_example(student: Student, folder: Path) -> bool:
         return False
     docstring, _, code = source.removeprefix('"""').partition('"""')
     about = "# " + "\n# ".join(docstring.strip().splitlines())
-    parts = (_EXAMPLE_HEAD, about.replace("# \n", "#\n"), code.strip(), _EXAMPLE_MAIN)
+    head = _EXAMPLE_HEAD.replace("PACKAGES", example_packages(student))
+    parts = (head, about.replace("# \n", "#\n"), code.strip(), _EXAMPLE_MAIN)
     write_text(folder / EXAMPLE, "\n\n".join(part.strip() for part in parts) + "\n")
     return True
 
 
+def example_packages(student: Student) -> str:
+    """What the example needs to be installed, as words."""
+    return f"{', '.join(student.encoder.portable_packages)} and onnxruntime"
+
+
 _EXAMPLE_HEAD = '''
-"""Classify rows with model.onnx; needs numpy and onnxruntime only.
+"""Classify rows with model.onnx; needs PACKAGES only.
 
     python example.py < rows.jsonl
 

@@ -118,7 +118,7 @@ def export_onnx(
     student = Student(student.encoder, copy.deepcopy(student.module).cpu().eval(), student.schema)
     graph = Probabilities(student.module, temperature).eval()
     padded = [_encoded(student, sample.slice(i, _BATCH)) for i in range(0, sample.num_rows, _BATCH)]
-    _write_float(graph, padded[0], folder / FLOAT)
+    _write_float(graph, padded[0], folder / FLOAT, free_length=not student.encoder.same_lengths)
     _write_int8(folder / FLOAT, folder / INT8)
     with torch.inference_mode():
         expected = np.concatenate([graph(torch.from_numpy(x)).numpy() for x in padded])
@@ -180,14 +180,15 @@ def _encoded(student: Student, rows: pa.RecordBatch) -> NDArray[np.generic]:
     return pad_rows(student.encoder.encode(rows))
 
 
-def _write_float(graph: nn.Module, rows: NDArray[np.generic], path: Path) -> None:
-    """Trace the graph with free batch size, and free length where rows are padded ids."""
-    padded = np.issubdtype(rows.dtype, np.integer)
+def _write_float(
+    graph: nn.Module, rows: NDArray[np.generic], path: Path, *, free_length: bool
+) -> None:
+    """Trace the graph with free batch size, and free length where rows differ in it."""
     # A size of 1 would be traced as a constant.
-    width = max(2, rows.shape[1]) if padded else rows.shape[1]
+    width = max(2, rows.shape[1]) if free_length else rows.shape[1]
     traced = torch.from_numpy(np.resize(rows, (2, width)))
     dims = {0: torch.export.Dim("batch")}
-    if padded:
+    if free_length:
         dims[1] = torch.export.Dim("length")
     with _quiet():
         program = torch.onnx.export(

@@ -24,6 +24,11 @@ from limbeck.students.latency import Latency, measure_latency
 from limbeck.students.store import EncodedStore, MemoryStore, Store
 from limbeck.students.tabular import TabularConfig, TabularEncoder, TabularModule
 from limbeck.students.text_bag import TextBagConfig, TextBagEncoder, TextBagModule
+from limbeck.students.text_transformer import (
+    TextTransformerConfig,
+    TextTransformerEncoder,
+    TextTransformerModule,
+)
 
 __all__ = [
     "STUDENTS",
@@ -44,6 +49,9 @@ __all__ = [
     "TextBagConfig",
     "TextBagEncoder",
     "TextBagModule",
+    "TextTransformerConfig",
+    "TextTransformerEncoder",
+    "TextTransformerModule",
     "build",
     "default_kind",
     "find_kind",

@@ -42,6 +42,10 @@ class Encoder(ABC):
     """Turns rows into arrays; fitted once, saved with the student, never pickled."""
 
     kind: ClassVar[str]
+    portable_packages: ClassVar[tuple[str, ...]] = ("numpy",)
+    """Packages that `portable_source` imports."""
+    same_lengths: ClassVar[bool] = False
+    """Whether all rows have one length, whatever they hold; an ONNX graph then has it fixed."""
 
     @classmethod
     @abstractmethod
@@ -88,7 +92,9 @@ class Encoder(ABC):
         return inputs
 
     def portable_source(self) -> str | None:
-        """Source of a numpy-only function `encode(rows, encoder)`, for the exported example.
+        """Source of a function `encode(rows, encoder)`, for the exported example.
+
+        It imports `portable_packages` and the standard library alone, and finds `files` beside it.
 
         `rows` is a list of dicts and `encoder` what `to_config` gave; the function returns what
         `pad_rows` makes of `encode`. None: the export has no example for this kind.

@@ -19,6 +19,11 @@ from limbeck.registry import lookup
 from limbeck.students.base import Encoder, Student, StudentModule
 from limbeck.students.tabular import TabularConfig, TabularEncoder, TabularModule
 from limbeck.students.text_bag import TextBagConfig, TextBagEncoder, TextBagModule
+from limbeck.students.text_transformer import (
+    TextTransformerConfig,
+    TextTransformerEncoder,
+    TextTransformerModule,
+)
 
 
 class Settings(Protocol):
@@ -53,6 +58,13 @@ class StudentKind:
 
 STUDENTS: dict[str, StudentKind] = {
     "text_bag": StudentKind("text_bag", ("text",), TextBagConfig, TextBagEncoder, TextBagModule),
+    "text_transformer": StudentKind(
+        "text_transformer",
+        ("text",),
+        TextTransformerConfig,
+        TextTransformerEncoder,
+        TextTransformerModule,
+    ),
     "tabular": StudentKind(
         "tabular", ("numeric", "category"), TabularConfig, TabularEncoder, TabularModule
     ),

@@ -61,6 +61,7 @@ class TabularEncoder(Encoder):
     """Scales numbers to mean 0 and variance 1, marks missing ones, one-hot encodes categories."""
 
     kind: ClassVar[str] = "tabular"
+    same_lengths: ClassVar[bool] = True
 
     def __init__(self, columns: list[dict[str, object]]) -> None:
         """Take what `scaling.scale_rows` needs of each column, as plain JSON values."""
