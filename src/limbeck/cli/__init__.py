@@ -59,6 +59,7 @@ def build_app() -> "App":
     """The commands and their help."""
     from cyclopts import App
 
+    from limbeck.cli.compare import compare
     from limbeck.cli.demo import demo
     from limbeck.cli.distill import distill, plan
     from limbeck.cli.doctor import doctor
@@ -72,7 +73,7 @@ def build_app() -> "App":
         result_action="return_value",
         help_format="plaintext",
     )
-    for command in (demo, plan, distill, predict, doctor):
+    for command in (demo, plan, distill, compare, predict, doctor):
         app.command(command)
     return app
 
@@ -100,7 +101,9 @@ def _with_run_file(words: list[str]) -> list[str]:
     Otherwise the parser takes the first setting that it does not know, such as `--train.steps`, for
     the run file.
     """
-    if words[:1] in (["plan"], ["distill"]) and (len(words) == 1 or words[1].startswith("--")):
+    if words[:1] in (["plan"], ["distill"], ["compare"]) and (
+        len(words) == 1 or words[1].startswith("--")
+    ):
         return words if HELP & set(words) else [words[0], NO_RUN_FILE, *words[1:]]
     return words
 

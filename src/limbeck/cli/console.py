@@ -139,7 +139,8 @@ class Monitor:
             for finished in self._tasks.values():
                 self._bars.update(finished, visible=False)
             self._tasks[event.stage] = self._bars.add_task(event.stage, total=event.total, note="")
-        self._bars.update(self._tasks[event.stage], completed=event.done)
+        # Where several runs are under way, one that was hidden may come back.
+        self._bars.update(self._tasks[event.stage], completed=event.done, visible=True)
         if note := _note(event):
             self._bars.update(self._tasks[event.stage], note=note)
 

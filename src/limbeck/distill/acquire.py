@@ -5,6 +5,7 @@ drawn uniformly, by distinct question, and written down before the first of them
 resumed run buys the same rows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,16 @@ from numpy.typing import NDArray
 
 from limbeck.answers import Answers
 from limbeck.data import Dataset, Splits
-from limbeck.data.ids import distinct
+from limbeck.data.ids import contains, distinct
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import WARNING, Event, RunFolder
-from limbeck.distill.questions import AnswerBook, check_budget, check_money, questions
+from limbeck.distill.questions import (
+    AnswerBook,
+    Questions,
+    check_budget,
+    check_money,
+    questions,
+)
 from limbeck.engines import purchase
 from limbeck.errors import BudgetError, TeacherError
 from limbeck.ledger import Budget, Ledger, Spending
@@ -196,6 +203,33 @@ def read_selection(folder: RunFolder) -> NDArray[np.int64] | None:
     return rows
 
 
+def write_selection(folder: RunFolder, rows: NDArray[np.int64], share: float) -> None:
+    """Write down pool rows to ask about, ascending, each of them drawn with probability `share`."""
+    table = pa.table({"row": rows, "inclusion_probability": np.full(len(rows), share)})
+    with atomic_path(folder.selections / SELECTION) as temporary:
+        pq.write_table(table, temporary)
+
+
+def draw_as_if_new(config: DistillConfig, asked: Questions) -> tuple[NDArray[np.int64], float]:
+    """Draw pool rows for the whole budget as if the ledger were empty.
+
+    A run alone gets more pool rows where its ledger knows some already. Runs that are compared
+    must not: the second would learn from more rows than the first, and how many would depend on
+    which of them was quicker.
+
+    Args:
+        config: Budget and seed.
+        asked: Questions of all splits.
+
+    Returns:
+        Pool rows, ascending, and the share of distinct questions that they are.
+    """
+    before = [asked.validation, *([asked.test] if config.ask_test else [])]
+    first = np.concatenate(before)
+    left = config.budget - len(distinct(first)[0])
+    return _draw(asked.pool, lambda ids: contains(first, ids), left, config.seed)
+
+
 def _selected(
     config: DistillConfig,
     ids: NDArray[np.uint8],
@@ -207,15 +241,16 @@ def _selected(
     kept = read_selection(folder)
     if kept is not None:
         return kept
-    rows, share = _draw(ids, book, buyer.left(), config.seed)
-    table = pa.table({"row": rows, "inclusion_probability": np.full(len(rows), share)})
-    with atomic_path(folder.selections / SELECTION) as temporary:
-        pq.write_table(table, temporary)
+    rows, share = _draw(ids, book.known, buyer.left(), config.seed)
+    write_selection(folder, rows, share)
     return rows
 
 
 def _draw(
-    ids: NDArray[np.uint8], book: AnswerBook, budget: int, seed: int
+    ids: NDArray[np.uint8],
+    known: Callable[[NDArray[np.uint8]], NDArray[np.bool_]],
+    budget: int,
+    seed: int,
 ) -> tuple[NDArray[np.int64], float]:
     """Walk through distinct questions in random order until the budget is reached.
 
@@ -224,7 +259,7 @@ def _draw(
     """
     first, _ = distinct(ids)
     order = np.random.default_rng(seed).permutation(first)
-    costs = np.cumsum(~book.known(ids[order]))
+    costs = np.cumsum(~known(ids[order]))
     count = int(np.searchsorted(costs, budget, side="right"))
     return np.sort(order[:count]).astype(np.int64), count / len(first)
 

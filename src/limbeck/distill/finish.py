@@ -56,6 +56,8 @@ def finish(
     chosen: Arm,
     teacher: Teacher,
     folder: RunFolder,
+    *,
+    timed: bool = True,
 ) -> None:
     """Measure the arms on test, export the chosen student, write report and metrics."""
     assert splits.test.labels is not None
@@ -78,6 +80,7 @@ def finish(
         folder,
         threshold=deferral.validation.threshold if deferral else 0.0,
         onnx=config.onnx,
+        timed=timed,
     )
     if deferral is None:
         missing["deferral"] = (

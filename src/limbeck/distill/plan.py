@@ -98,7 +98,7 @@ class Plan:
                 f"{self.pool:,} pool); {self.owned:,} are in the ledger and free",
                 f"price     {f'at most {self.price}' if self.price.micros else 'none'}",
                 f"training  {len(self.arms)} arms of {self.steps:,} steps, about "
-                f"{_span(self.seconds)} ({_span(self.seconds_low)} to {_span(self.seconds_high)})",
+                f"{span(self.seconds)} ({span(self.seconds_low)} to {span(self.seconds_high)})",
                 f"writes    {self.out} and {self.ledger}",
             ]
         )
@@ -116,11 +116,11 @@ def make_plan(config: DistillConfig, listener: Listener = ignore) -> Plan:
     folder.check(config)
     with folder.collecting_warnings():
         splits = stage(config, folder)
-        teacher = _teacher_if_ready(config, splits, folder)
-        asked = _questions(splits, teacher)
+        teacher = teacher_if_ready(config, splits, folder)
+        asked = questions_of(splits, teacher)
         buy = _to_buy(config, splits, asked, teacher, folder)
-        price = _price(config, splits, teacher, buy.total)
-        seconds = _training_seconds(config, splits, steps_of(config, buy.pool_rows), teacher)
+        price = worst_price(config, splits, teacher, buy.total)
+        seconds = training_seconds(config, splits, steps_of(config, buy.pool_rows), teacher)
     low, middle, high = np.quantile(seconds, (0.1, 0.5, 0.9)).tolist()
     assert splits.pool is not None
     names = ("labelled", "validation", "test", "pool")
@@ -145,14 +145,15 @@ def make_plan(config: DistillConfig, listener: Listener = ignore) -> Plan:
     )
 
 
-def _teacher_if_ready(config: DistillConfig, splits: Splits, folder: RunFolder) -> Teacher | None:
+def teacher_if_ready(config: DistillConfig, splits: Splits, folder: RunFolder) -> Teacher | None:
     """The teacher, or None where it has yet to be trained."""
     if config.teacher.kind == "fit" and not (folder.teacher / SUMS).exists():
         return None
     return load_teacher(config, splits, folder)
 
 
-def _questions(splits: Splits, teacher: Teacher | None) -> Questions:
+def questions_of(splits: Splits, teacher: Teacher | None) -> Questions:
+    """What the teacher would be asked; one that is yet to be trained sees all inputs."""
     return content_questions(splits) if teacher is None else questions(splits, teacher)
 
 
@@ -215,19 +216,21 @@ def _count(
     )
 
 
-def _price(config: DistillConfig, splits: Splits, teacher: Teacher | None, count: int) -> Money:
-    """The teacher's worst case for a sample of the pool, scaled to all answers."""
+def worst_price(
+    config: DistillConfig, splits: Splits, teacher: Teacher | None, count: int, *, runs: int = 1
+) -> Money:
+    """The teacher's worst case for a sample of the pool, scaled to all answers of some runs."""
     if teacher is None:
         return Money(0, config.teacher.currency)
     assert splits.pool is not None
     sample = min(_SAMPLE_ROWS, len(splits.pool))
     quote = teacher.quote(splits.pool.take(np.arange(sample)))
     worst = -(-quote.micros * count // sample)
-    cap = round(config.money * 1e6)
+    cap = runs * round(config.money * 1e6)
     return Money(min(worst, cap) if cap else worst, quote.currency)
 
 
-def _training_seconds(
+def training_seconds(
     config: DistillConfig, splits: Splits, steps: int, teacher: Teacher | None
 ) -> NDArray[np.float64]:
     """Seconds that all training would take, once for each of a few timed steps."""
@@ -268,5 +271,6 @@ def _seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """A duration in seconds or minutes, for a person."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -47,13 +47,15 @@ LEAST_STEPS = 300
 __all__ = ["Outcome", "distill"]
 
 
-def distill(config: DistillConfig, listener: Listener = ignore) -> Outcome:
+def distill(config: DistillConfig, listener: Listener = ignore, *, timed: bool = True) -> Outcome:
     """Make a small student from a teacher, a few labels and a pool.
 
     Args:
         config: What to do; `config.out` is the run folder. When it holds a run with the same
             settings, the run goes on where it stopped.
         listener: Told what happens.
+        timed: Measure how long the student takes for one row. Off where other work on the machine
+            would disturb the clock.
 
     Returns:
         The verdict, the numbers, and where the student and the report are.
@@ -68,13 +70,18 @@ def distill(config: DistillConfig, listener: Listener = ignore) -> Outcome:
     folder.check(config)
     folder.log(START, f"run folder {folder.root}")
     with folder.collecting_warnings(), SqliteLedger(config.ledger) as ledger:
-        outcome = _way_of_a_row(config, folder, ledger, accelerator)
+        outcome = _way_of_a_row(config, folder, ledger, accelerator, timed=timed)
     folder.log("done", f"verdict: {outcome.verdict.title}")
     return outcome
 
 
 def _way_of_a_row(
-    config: DistillConfig, folder: RunFolder, ledger: Ledger, accelerator: "Accelerator"
+    config: DistillConfig,
+    folder: RunFolder,
+    ledger: Ledger,
+    accelerator: "Accelerator",
+    *,
+    timed: bool,
 ) -> Outcome:
     main_first = accelerator.main_process_first
     # Helpers of a distributed run wait at each of these, then find the work done.
@@ -96,7 +103,8 @@ def _way_of_a_row(
     trainer = ArmTrainer(config, materials, folder, accelerator)
     arms = [trainer.train(name) for name in expand(config)]
     if accelerator.is_main_process:
-        finish(config, splits, acquired, trust, arms, choose(arms), teacher, folder)
+        chosen = choose(arms)
+        finish(config, splits, acquired, trust, arms, chosen, teacher, folder, timed=timed)
     accelerator.wait_for_everyone()
     return read_outcome(folder)
 

@@ -24,6 +24,7 @@ def ship(
     *,
     threshold: float,
     onnx: bool,
+    timed: bool = True,
 ) -> tuple[Size, dict[str, str]]:
     """Write the student folder.
 
@@ -33,7 +34,8 @@ def ship(
         splits: Test rows give the sample on which exports are checked and timed.
         folder: The run's folder.
         threshold: Rows whose top probability is at most this are better sent to the teacher.
-        onnx: Export to ONNX as well.
+        onnx: Export to ONNX as well, timed or not.
+        timed: Without ONNX, measure how long PyTorch takes for one row.
 
     Returns:
         What it weighs and how fast it is, and why something is missing.
@@ -59,11 +61,11 @@ def ship(
         # Named in the log and the report: the student itself is complete without it.
         missing["export"] = str(error)
         folder.log(WARNING, f"no ONNX: {error}")
-    latencies = (
-        (*_timed(report.float32), *_timed(report.int8))
-        if report is not None
-        else (_torch_latency(folder, sample.slice(0, 200)),)
-    )
+    latencies: tuple[Latency, ...] = ()
+    if report is not None:
+        latencies = (*_timed(report.float32), *_timed(report.int8))
+    elif timed:
+        latencies = (_torch_latency(folder, sample.slice(0, 200)),)
     write_card(
         chosen.student,
         folder.student,

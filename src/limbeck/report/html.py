@@ -63,7 +63,7 @@ def render(record: RunRecord) -> str:
     evaluation = record.evaluation
     shipped = evaluation.arm(evaluation.shipped)
     everyone = [*evaluation.arms, *([evaluation.teacher] if evaluation.teacher else [])]
-    return _template().render(
+    return template("report.html.j2").render(
         record=record,
         verdict=record.verdict,
         evaluation=evaluation,
@@ -145,7 +145,8 @@ def _price_tiles(record: RunRecord) -> list[Tile]:
 
 
 @cache
-def _template() -> "Template":
+def template(name: str) -> "Template":
+    """A page of this package: escapes all it is given, knows the filters and the style sheet."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("limbeck.report")
@@ -160,7 +161,7 @@ def _template() -> "Template":
     environment.filters.update(formats.FILTERS)
     # Safe: the style sheet is a file of this package.
     environment.globals["css"] = Markup(loader.get_source(environment, "report.css")[0])
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _finalize(value: object) -> object:

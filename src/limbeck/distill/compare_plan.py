@@ -1,0 +1,287 @@
+"""What a comparison would do and cost over all its seeds, before anything is spent."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from limbeck.data import Splits, distinct
+from limbeck.distill.acquire import draw_as_if_new, read_selection
+from limbeck.distill.compare_config import CompareConfig
+from limbeck.distill.config import DistillConfig
+from limbeck.distill.folder import RUN_FILE, Listener, RunFolder, ignore
+from limbeck.distill.plan import (
+    questions_of,
+    span,
+    teacher_if_ready,
+    training_seconds,
+    worst_price,
+)
+from limbeck.distill.questions import AnswerBook, Questions, check_budget, unanswered
+from limbeck.distill.run import check_student, check_validation, stage, steps_of, student_kind
+from limbeck.errors import ConfigError
+from limbeck.ledger import SqliteLedger
+from limbeck.teachers import Money, Teacher
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeedPlan:
+    """What one seed has to do.
+
+    Args:
+        config: Settings of its run.
+        finished: Nothing.
+        pool_rows: Pool rows to ask about, ascending, or None where the run has chosen them.
+        share: Share of the pool's distinct questions that they are.
+    """
+
+    config: DistillConfig
+    finished: bool
+    pool_rows: NDArray[np.int64] | None = None
+    share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComparePlan:
+    """What would happen.
+
+    Args:
+        out, ledger: Where it would write.
+        seeds: All seeds.
+        left: Seeds that are not finished.
+        each: What each of those has to do.
+        rows: Rows of each split of the first seed.
+        notes: What was guessed and removed.
+        teacher, student: Kinds.
+        arms, baseline: What is compared.
+        steps: Gradient steps of each arm.
+        budget: Answers that each seed may buy.
+        needed: Answers that the seeds use, those that several share counted once.
+        answers: Of these, the ones to buy.
+        price: Most that they can cost.
+        workers, threads: Processes, and threads of each.
+        seconds, seconds_low, seconds_high: What the finished seeds took, for each that is left;
+            where there are none, the training alone, from a few timed steps.
+    """
+
+    out: Path
+    ledger: Path
+    seeds: tuple[int, ...]
+    left: tuple[int, ...]
+    each: tuple[SeedPlan, ...]
+    rows: dict[str, int]
+    notes: tuple[str, ...]
+    teacher: str
+    student: str
+    arms: tuple[str, ...]
+    baseline: str
+    steps: int
+    budget: int
+    needed: int
+    answers: int
+    price: Money
+    workers: int
+    threads: int
+    seconds: float
+    seconds_low: float
+    seconds_high: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON values."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if name != "each"}
+        return {
+            **plain,
+            "out": str(self.out),
+            "ledger": str(self.ledger),
+            "price": asdict(self.price),
+        }
+
+    def text(self) -> str:
+        """A few lines for a person."""
+        rows = ", ".join(f"{n:,} {name}" for name, n in self.rows.items())
+        done = len(self.seeds) - len(self.left)
+        took = f"{span(self.seconds)} ({span(self.seconds_low)} to {span(self.seconds_high)})"
+        at_once = (
+            "one after the other" if self.workers == 1 else f"{self.workers} at once, in processes"
+        )
+        return "\n".join(
+            [
+                f"rows      {rows}",
+                *(f"          {note}" for note in self.notes),
+                f"student   {self.student}",
+                f"teacher   {self.teacher}",
+                f"seeds     {len(self.seeds)} ({_some(self.seeds)})"
+                + (f", {done} finished" if done else "")
+                + f"; {at_once}, {self.threads} {'thread' if self.threads == 1 else 'threads'} "
+                f"each",
+                f"arms      {', '.join(self.arms)}; compared with {self.baseline}",
+                f"answers   {self.answers:,} to buy for all seeds ({self.needed - self.answers:,} "
+                f"are in the ledger and free); {self.budget:,} at most for each seed",
+                f"price     {f'at most {self.price} in all' if self.price.micros else 'none'}",
+                f"training  {len(self.left)} x {len(self.arms)} arms of {self.steps:,} steps, "
+                f"about {took}"
+                + (", as the finished ones took" if done else ", and evaluations and reports"),
+                f"writes    {self.out} and {self.ledger}",
+            ]
+        )
+
+
+def make_compare_plan(config: CompareConfig, listener: Listener = ignore) -> ComparePlan:
+    """Stage every seed's rows, look into the ledger, time a few steps; ask nobody.
+
+    Raises:
+        LimbeckError: whatever a run would refuse before it spends anything, a folder that holds
+            something else, or a limit in money that could end the seeds' purchases early.
+    """
+    if (config.run.out / RUN_FILE).exists():
+        raise ConfigError(
+            f"{config.run.out} holds a run, not a comparison; choose another folder with --out."
+        )
+    looks = [_look(config.of_seed(seed), listener) for seed in config.all_seeds]
+    left = [look for look in looks if not look.plan.finished]
+    one = (left or looks)[0]
+    needed, answers = _answers(left)
+    workers = config.at_once(len(left))
+    threads = threads_of(workers)
+    steps = steps_of(one.plan.config, one.pool_size)
+    seconds = _seconds(one, looks, steps, threads) * math.ceil(len(left) / workers)
+    low, middle, high = np.quantile(seconds, (0.1, 0.5, 0.9)).tolist()
+    names = ("labelled", "validation", "test", "pool")
+    return ComparePlan(
+        out=config.run.out,
+        ledger=config.run.ledger,
+        seeds=config.all_seeds,
+        left=tuple(look.plan.config.seed for look in left),
+        each=tuple(look.plan for look in left),
+        rows={name: len(getattr(one.splits, name)) for name in names},
+        notes=one.splits.notes,
+        teacher=config.run.teacher.kind,
+        student=student_kind(config.run, one.splits),
+        arms=config.arms,
+        baseline=config.compared_with,
+        steps=steps,
+        budget=config.run.budget,
+        needed=needed,
+        answers=answers,
+        price=worst_price(one.plan.config, one.splits, one.teacher, answers, runs=len(left)),
+        workers=workers,
+        threads=threads,
+        seconds=middle,
+        seconds_low=low,
+        seconds_high=high,
+    )
+
+
+def threads_of(workers: int) -> int:
+    """Threads of each process: all of them for one alone, its share of the cores for several."""
+    if workers == 1:
+        return torch.get_num_threads()
+    return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers))
+
+
+@contextmanager
+def thread_count(threads: int) -> Iterator[None]:
+    """Let torch use this many threads in the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """One seed as it stands."""
+
+    plan: SeedPlan
+    splits: Splits
+    teacher: Teacher | None
+    asked: Questions
+    chosen: NDArray[np.uint8]
+    """Question ids of the pool rows that it will learn from."""
+
+    @property
+    def pool_size(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def everything(self) -> NDArray[np.uint8]:
+        """Question ids of everything that it asks."""
+        test = [self.asked.test] if self.plan.config.ask_test else []
+        return np.concatenate([self.asked.validation, *test, self.chosen])
+
+
+def _look(config: DistillConfig, listener: Listener) -> _Look:
+    folder = RunFolder(config.out, listener, writes=False)
+    folder.check(config)
+    with folder.collecting_warnings():
+        splits = stage(config, folder)
+        check_student(config, splits)
+        check_validation(config, splits)
+        teacher = teacher_if_ready(config, splits, folder)
+    asked = questions_of(splits, teacher)
+    rows = read_selection(folder) if folder.claimed else None
+    drawn, share = None, 0.0
+    if rows is None:
+        check_budget(config, asked, None)
+        _check_money(config, splits, teacher)
+        drawn, share = draw_as_if_new(config, asked)
+    finished = folder.claimed and folder.metrics.exists()
+    chosen = asked.pool[drawn if drawn is not None else rows]
+    return _Look(SeedPlan(config, finished, drawn, share), splits, teacher, asked, chosen)
+
+
+def _check_money(config: DistillConfig, splits: Splits, teacher: Teacher | None) -> None:
+    """Refuse a limit that would end some seeds' purchases before others'."""
+    if not config.money or teacher is None:
+        return
+    assert splits.pool is not None
+    sample = splits.pool.take(np.arange(min(512, len(splits.pool))))
+    worst = -(-teacher.quote(sample).micros * config.budget // sample.num_rows)
+    if worst > round(config.money * 1e6):
+        price = Money(worst, config.teacher.currency)
+        raise ConfigError(
+            f"money={config.money:g} {config.teacher.currency} may end the purchase of some seeds "
+            f"before that of others: {config.budget:,} answers may cost {price}; raise money to "
+            f"that, or lower budget."
+        )
+
+
+def _seconds(one: _Look, looks: list[_Look], steps: int, threads: int) -> NDArray[np.float64]:
+    """Seconds of one seed, once for each observation."""
+    finished = [RunFolder(look.plan.config.out).seconds() for look in looks if look.plan.finished]
+    if finished:
+        return np.array(finished)
+    with thread_count(threads):
+        return training_seconds(one.plan.config, one.splits, steps, one.teacher)
+
+
+def _answers(looks: list[_Look]) -> tuple[int, int]:
+    """Distinct questions of all seeds, and how many of them the ledger does not hold."""
+    needed = missing = 0
+    by_teacher: dict[str, list[_Look]] = {}
+    for look in looks:
+        # A teacher that is yet to be trained is another one in every seed.
+        name = f"seed {look.plan.config.seed}" if look.teacher is None else look.teacher.fingerprint
+        by_teacher.setdefault(name, []).append(look)
+    for group in by_teacher.values():
+        ids = np.concatenate([look.everything for look in group])
+        needed += len(distinct(ids)[0])
+        teacher, ledger = group[0].teacher, group[0].plan.config.ledger
+        if teacher is None or not ledger.exists():
+            missing += len(distinct(ids)[0])
+        else:
+            with SqliteLedger(ledger) as book:
+                missing += unanswered(ids, AnswerBook(book, teacher.fingerprint))
+    return needed, missing
+
+
+def _some(seeds: tuple[int, ...]) -> str:
+    return f"{seeds[0]} to {seeds[-1]}"

@@ -1,0 +1,281 @@
+"""Run the seeds of a comparison: in this process one by one, or several at once in processes.
+
+A seed is an ordinary run in a folder of its own, so whatever stops it, the next attempt goes on
+from its last checkpoint. A seed that fails is told in one sentence and the others go on.
+"""
+
+import contextlib
+import fcntl
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from limbeck.distill.acquire import read_selection, write_selection
+from limbeck.distill.compare_plan import SeedPlan
+from limbeck.distill.folder import WARNING, Event, Listener, RunFolder
+from limbeck.distill.run import distill
+from limbeck.errors import LimbeckError, StorageError
+from limbeck.storage import write_text
+
+STOP_GRACE_SECONDS = 15.0
+"""How long processes may take to write down what is in flight when they are stopped."""
+_PULSE_SECONDS = 0.2
+_LOCK_SECONDS = 20.0
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+FAILURE = "failure.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a seed has no result."""
+
+    seed: int
+    sentence: str
+    exit_code: int
+
+
+def run_seeds(
+    plans: Sequence[SeedPlan], *, workers: int, threads: int, listener: Listener
+) -> dict[int, Failure]:
+    """Run seeds until each has finished or failed.
+
+    Args:
+        plans: What each has to do.
+        workers: Processes at once; 1 works in this process.
+        threads: Threads of each process.
+        listener: Told of the events of each seed; `Event.stage` begins with "seed <number>".
+
+    Returns:
+        The seeds that failed.
+
+    Raises:
+        KeyboardInterrupt: the processes are stopped first, each at a point from which it can go on.
+    """
+    if workers == 1 or len(plans) < 2:
+        found = (attempt(plan, _named(plan.config.seed, listener)) for plan in plans)
+        return {failure.seed: failure for failure in found if failure is not None}
+    crew = _Crew(plans, workers, threads, listener)
+    return crew.work()
+
+
+def attempt(plan: SeedPlan, listener: Listener) -> Failure | None:
+    """Run one seed in this process; give what went wrong."""
+    seed, folder = plan.config.seed, RunFolder(plan.config.out)
+    (folder.root / FAILURE).unlink(missing_ok=True)
+    try:
+        with alone_in(folder.root):
+            # Before anything is paid for; what was chosen once stays.
+            if plan.pool_rows is not None and (
+                not folder.claimed or read_selection(folder) is None
+            ):
+                write_selection(folder, plan.pool_rows, plan.share)
+            # Other seeds may be at work: what a row takes would be their doing.
+            distill(plan.config, listener, timed=False)
+    except LimbeckError as error:
+        return Failure(seed, str(error), error.exit_code)
+    except Exception as error:
+        write_text(folder.root / FAILURE, traceback.format_exc())
+        return Failure(
+            seed, f"{type(error).__name__}: {error} (traceback in {folder.root / FAILURE}).", 1
+        )
+    return None
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder.
+
+    Raises:
+        StorageError: another process works in it, and has not ended after some seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        end = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise StorageError(
+                        f"another process is working in {folder}; wait until it is done, or stop "
+                        f"it, then run the same command again."
+                    ) from None
+                time.sleep(0.1)
+        yield
+
+
+def _named(seed: int, listener: Listener) -> Listener:
+    """A listener of one seed's events that says whose they are."""
+
+    def tell(event: Event) -> None:
+        listener(
+            Event(
+                f"seed {seed}: {event.stage}",
+                event.message,
+                event.done,
+                event.total,
+                event.detail,
+            )
+        )
+
+    return tell
+
+
+class _Crew:
+    """Processes at work, one for each seed, at most `workers` at a time."""
+
+    def __init__(
+        self, plans: Sequence[SeedPlan], workers: int, threads: int, listener: Listener
+    ) -> None:
+        self._waiting = deque(plans)
+        self._workers = workers
+        self._threads = threads
+        self._listener = listener
+        self._running: dict[Connection, tuple[SeedPlan, BaseProcess]] = {}
+        self._failed: dict[int, Failure] = {}
+        self._done: set[int] = set()
+
+    def work(self) -> dict[int, Failure]:
+        """Run all; whatever happens, no process is left behind."""
+        try:
+            while self._waiting or self._running:
+                while self._waiting and len(self._running) < self._workers:
+                    self._start(self._waiting.popleft())
+                for ready in wait(list(self._running)):
+                    assert isinstance(ready, Connection)
+                    self._hear(ready)
+        finally:
+            self._stop()
+        return self._failed
+
+    def _start(self, plan: SeedPlan) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(
+            target=_work, args=(plan, self._threads, theirs), name=f"seed-{plan.config.seed}"
+        )
+        with _as_children_need_it(self._threads):
+            process.start()
+        theirs.close()
+        self._running[ours] = (plan, process)
+
+    def _hear(self, connection: Connection) -> None:
+        plan, process = self._running[connection]
+        seed = plan.config.seed
+        try:
+            message = connection.recv()
+        except (EOFError, OSError):
+            process.join()
+            del self._running[connection]
+            connection.close()
+            if seed not in self._done and seed not in self._failed:
+                self._failed[seed] = _died(seed, process.exitcode or 0)
+            return
+        if isinstance(message, Event):
+            _named(seed, self._listener)(message)
+        elif isinstance(message, Failure):
+            self._failed[seed] = message
+        else:
+            self._done.add(seed)
+
+    def _stop(self) -> None:
+        for _, process in self._running.values():
+            process.terminate()  # which `_work` takes for Ctrl-C
+        end = time.monotonic() + STOP_GRACE_SECONDS
+        for connection, (_, process) in self._running.items():
+            connection.close()
+            process.join(max(0.0, end - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        self._running.clear()
+
+
+def _died(seed: int, code: int) -> Failure:
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    return Failure(
+        seed,
+        f"the process of seed {seed} {how} without a word; if memory was short, use fewer workers. "
+        f"The same command goes on where it stopped.",
+        1,
+    )
+
+
+@contextlib.contextmanager
+def _as_children_need_it(threads: int) -> Iterator[None]:
+    """Set what a child reads when it starts, before torch is there.
+
+    The number of threads; and that Ctrl-C, which a terminal sends to all processes, is the
+    parent's to answer.
+    """
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    here = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if here else None
+    try:
+        yield
+    finally:
+        if here:
+            signal.signal(signal.SIGINT, handler)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _work(plan: SeedPlan, threads: int, connection: Connection) -> None:
+    """The life of a child."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    try:
+        failure = attempt(plan, _throttled(connection))
+        connection.send("done" if failure is None else failure)
+    except (KeyboardInterrupt, BrokenPipeError):
+        # The run has unwound: what was in flight is recorded or given back.
+        raise SystemExit(130) from None
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; let it unwind
+    raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    """A child without its parent would go on unseen, beside the next attempt."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_GRACE_SECONDS)
+    os._exit(1)
+
+
+def _throttled(connection: Connection) -> Listener:
+    """Send lines at once, and progress a few times a second."""
+    last: dict[str, float] = {}
+
+    def tell(event: Event) -> None:
+        now = time.monotonic()
+        if event.total and event.done < event.total:
+            if now - last.get(event.stage, -1.0) < _PULSE_SECONDS:
+                return
+            last[event.stage] = now
+        if event.total or event.stage in {"answers", WARNING, "done"}:
+            connection.send(event)
+
+    return tell
