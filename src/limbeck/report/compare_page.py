@@ -1,7 +1,7 @@
 """A comparison as one offline HTML page, and as a Markdown table.
 
-The page has no script and asks for nothing from outside. Everything of the user's is escaped by the
-template engine; titles of arms are drawn in the picture, where the XML writer escapes them.
+The page has no script and asks for nothing from outside. Everything of the user's is escaped by
+the template engine; titles of arms are drawn in the picture, where the XML writer escapes them.
 """
 
 from collections.abc import Sequence
@@ -164,7 +164,9 @@ def _limits(arms: Sequence[ArmOverSeeds]) -> tuple[float, float]:
 
 
 def _label(arm: ArmOverSeeds) -> str:
-    return formats.clean(formats.shorten(arm.title, _LONGEST_TITLE))
+    """A title in letters that the font of the picture has; the tables hold it in full."""
+    plain = "".join(c if c.isascii() and c.isprintable() else "?" for c in arm.title)
+    return plain if len(plain) <= _LONGEST_TITLE else plain[: _LONGEST_TITLE - 3] + "..."
 
 
 def _percent(interval: Interval) -> str:
