@@ -202,6 +202,8 @@ def test_a_folder_of_another_comparison_and_one_of_a_run_are_refused(finished, t
     material, _ = finished
     with pytest.raises(ConfigError, match=r"seed-0 holds a run with another objective.arms"):
         make_compare_plan(config_of(material, arms="labels,hard_kd"))
+    with pytest.raises(ConfigError, match=r"seed 0 in .* had a budget of 120 answers but 130"):
+        make_compare_plan(config_of(material, "--budget", "130", seeds=3))
     alone = make(tmp_path)
     distill(load_config(alone.run_file), timed=False)
     with pytest.raises(ConfigError, match="holds a run, not a comparison"):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -144,6 +145,7 @@ def make_compare_plan(config: CompareConfig, listener: Listener = ignore) -> Com
             f"{config.run.out} holds a run, not a comparison; choose another folder with --out."
         )
     looks = [_look(config.of_seed(seed), listener) for seed in config.all_seeds]
+    _check_budgets(config, looks)
     left = [look for look in looks if not look.plan.finished]
     one = (left or looks)[0]
     needed, answers = _answers(left)
@@ -236,6 +238,24 @@ def _look(config: DistillConfig, listener: Listener) -> _Look:
     finished = folder.claimed and folder.metrics.exists()
     chosen = asked.pool[drawn if drawn is not None else rows]
     return _Look(SeedPlan(config, finished, drawn, share), splits, teacher, asked, chosen)
+
+
+def _check_budgets(config: CompareConfig, looks: list[_Look]) -> None:
+    """Refuse to add seeds with a budget that is not that of the earlier ones.
+
+    A run may go on with a larger budget, since its rows are chosen; new seeds would choose more.
+    """
+    if all(look.plan.pool_rows is None for look in looks):
+        return
+    for look in looks:
+        file = look.plan.config.out / RUN_FILE
+        budget = tomllib.loads(file.read_text())["budget"] if file.exists() else config.run.budget
+        if budget != config.run.budget:
+            raise ConfigError(
+                f"seed {look.plan.config.seed} in {config.run.out} had a budget of {budget:,} "
+                f"answers but {config.run.budget:,} are asked for now, so new seeds would learn "
+                f"from more or fewer rows; give the budget of before, or choose another --out."
+            )
 
 
 def _check_money(config: DistillConfig, splits: Splits, teacher: Teacher | None) -> None:
