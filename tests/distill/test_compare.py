@@ -1,6 +1,7 @@
 """Comparisons end to end, on files, with a teacher that counts its questions."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -221,6 +222,24 @@ def test_several_at_once_are_the_same_as_one_after_the_other(finished, tmp_path)
         assert found.arm(arm.name).by_seed == arm.by_seed
     assert len(material.questions()) == len(set(material.questions()))
     assert any("seed 1 is done" in event.message for event in events)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_told_and_the_others_finish(tmp_path):
+    material = make(tmp_path, budget=120)
+
+    def kill_the_first(event):
+        for child in multiprocessing.active_children():
+            if child.name == "seed-0" and event.stage == "compare":
+                child.kill()
+
+    config = config_of(material, seeds=3, workers=2)
+    outcome = compare(config, listener=kill_the_first)
+    assert outcome.comparison.seeds == (1, 2)
+    assert "was killed by signal 9 without a word" in outcome.comparison.failed["0"]
+    assert outcome.exit_code == 1
+    # The same call goes on where it was.
+    assert compare(config).comparison.seeds == (0, 1, 2)
 
 
 def start(material, *words):

@@ -162,3 +162,8 @@ def test_the_headline_says_what_was_found(significant: bool, flip: bool, said: s
         slam = replace(slam, accuracy=-slam.accuracy)
     labels = pair("labels", "soft_kd", significant=significant)
     assert headline(replace(found, pairs=(labels, slam))) == said
+
+
+def test_with_few_seeds_the_headline_claims_nothing() -> None:
+    found = comparison()
+    assert headline(replace(found, runs=found.runs[:4])) == "4 seeds are too few to say"

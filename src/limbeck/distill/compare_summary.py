@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 from limbeck.errors import ConfigError
 from limbeck.numerics.intervals import Interval, paired_t
 from limbeck.numerics.significance import LEVEL, POWER, holm, paired_p, seeds_needed
-from limbeck.report.comparison import ArmOverSeeds, Comparison, PairOverSeeds, SeedRun
+from limbeck.report.comparison import (
+    SEEDS_TO_CLAIM,
+    ArmOverSeeds,
+    Comparison,
+    PairOverSeeds,
+    SeedRun,
+)
 from limbeck.report.record import RunRecord
 from limbeck.report.results import ArmResult
 
-SEEDS_TO_CLAIM = 5
-"""With fewer seeds a comparison is shown but nothing is called better or worse."""
 RESOLUTION = 0.01
 """Difference in accuracy that the sentence about the seeds needed speaks of."""
 CROSS_VALIDATED = "labels_and_validation"

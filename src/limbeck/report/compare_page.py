@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from limbeck.numerics.intervals import Interval
 from limbeck.report import formats, svg
-from limbeck.report.comparison import ArmOverSeeds, Comparison, PairOverSeeds
+from limbeck.report.comparison import SEEDS_TO_CLAIM, ArmOverSeeds, Comparison, PairOverSeeds
 from limbeck.report.html import template
 from limbeck.report.results import ArmKind
 
@@ -63,6 +63,8 @@ def render_comparison(comparison: Comparison) -> str:
 
 def headline(comparison: Comparison) -> str:
     """The comparison in a few words."""
+    if len(comparison.runs) < SEEDS_TO_CLAIM:
+        return f"{len(comparison.runs)} seeds are too few to say"
     base = comparison.arm(comparison.baseline).title
     pairs = [p for p in comparison.pairs if p.second == comparison.baseline]
     titles = {arm.name: arm.title for arm in comparison.everyone}

@@ -13,6 +13,8 @@ from limbeck.report.plain import from_plain, to_plain
 from limbeck.report.results import ArmKind
 
 FORMAT = 1
+SEEDS_TO_CLAIM = 5
+"""With fewer seeds a comparison is shown but nothing is called better or worse."""
 
 
 @dataclass(frozen=True, slots=True)
