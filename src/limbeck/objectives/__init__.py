@@ -1,6 +1,7 @@
 """How a student learns from answers: one loss a file, as a function and as an objective."""
 
 from limbeck.objectives.base import Evidence, Objective, StudentOut, Targets
+from limbeck.objectives.halfspace import Halfspace, learn_halfspace
 from limbeck.objectives.kd import HardKD, SoftKD, hard_kd_loss, kd_loss
 from limbeck.objectives.slam import Slam, mix, slam_loss, top_mask
 from limbeck.objectives.supervised import Supervised
@@ -16,6 +17,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
 __all__ = [
     "OBJECTIVES",
     "Evidence",
+    "Halfspace",
     "HardKD",
     "Objective",
     "Slam",
@@ -25,6 +27,7 @@ __all__ = [
     "Targets",
     "hard_kd_loss",
     "kd_loss",
+    "learn_halfspace",
     "mix",
     "objective_class",
     "slam_loss",
