@@ -43,6 +43,10 @@ class StudentError(LimbeckError, ValueError):
     exit_code = 2
 
 
+class ExportError(StudentError):
+    """A student cannot be written in another form; the student itself is whole."""
+
+
 class StorageError(LimbeckError, OSError):
     """A file cannot be written or read: full disk, read-only folder, broken file."""
 

@@ -24,6 +24,8 @@ from limbeck.students import (
     save,
 )
 
+# Settings of kinds that have some without a default.
+SETTINGS: dict[str, dict[str, object]] = {"factory": {"factory": "tests.students.networks:build"}}
 NAMES = names("students", STUDENTS)
 TEXTS = ["not good at all", "", "fine!", "word " * 40, "中文 ok", "a"] * 4
 FULL = Schema(text=("t",), numeric=("x", "y"), category=("c",), label=None, classes=("n", "y", "m"))
@@ -53,7 +55,7 @@ def rows_of(name: str) -> pa.RecordBatch:
 
 def make(name: str, seed: int = 0) -> Student:
     generator = torch.Generator().manual_seed(seed)
-    return build(name, {}, schema_of(name), [rows_of(name)], 3, generator)
+    return build(name, SETTINGS.get(name, {}), schema_of(name), [rows_of(name)], 3, generator)
 
 
 def outputs(student: Student, rows: pa.RecordBatch) -> torch.Tensor:
@@ -164,7 +166,10 @@ def test_a_saved_student_predicts_the_same(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_new_head_has_its_width_and_leaves_the_rest(name: str) -> None:
     student = make(name)
-    body = {k: v.clone() for k, v in student.module.state_dict().items() if "head" not in k}
+    head = {id(p) for p in student.module.head.parameters()}
+    state = student.module.state_dict(keep_vars=True)
+    body = {k: v.detach().clone() for k, v in state.items() if id(v) not in head}
+    assert len(body) == len(state) - 2
     student.module.replace_head(7, torch.Generator().manual_seed(1))
     assert student.module.head.out_features == 7
     assert all(torch.equal(v, student.module.state_dict()[k]) for k, v in body.items())

@@ -1,5 +1,6 @@
-"""Training of every kind of student, killed and resumed: the same bytes as never stopped."""
+"""Every kind of student, killed and resumed in training; networks of a user's in the main job."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,12 +8,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from limbeck.distill.config import TrainConfig
+from limbeck.distill.config import TrainConfig, load_config
 from limbeck.distill.job import Job, Labelled
 from limbeck.distill.loop import train
+from limbeck.distill.plan import make_plan
+from limbeck.distill.run import distill
+from limbeck.errors import ConfigError
 from limbeck.objectives import Supervised
 from limbeck.students import MemoryStore
 from tests.conformance.test_students import NAMES, make, rows_of
+from tests.distill import material
 
 
 class Stop(Exception):
@@ -60,3 +65,58 @@ def test_stopped_and_resumed_it_ends_with_the_same_bytes(name, tmp_path):
     odd = replace(job_of(name), seed=6)
     train(odd, tmp_path / "odd", "s", accelerator, lambda step, point: None)
     assert not all(torch.equal(v, other[k]) for k, v in odd.student.module.state_dict().items())
+
+
+NETWORK = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.hidden, self.out = nn.Linear(2, 8), nn.Linear(8, outputs)
+
+    def forward(self, x):
+        {line}
+        return self.out(torch.relu(self.hidden(x)))
+
+
+def build(outputs):
+    return Net(outputs), lambda rows: torch.tensor([[r["a"], r["b"]] for r in rows]).float()
+"""
+
+
+def with_network(folder, *, line="", spec="build", onnx=False):
+    """The small task with a network whose code lies beside the run file, not where we are."""
+    made = material.make(folder, onnx=onnx)
+    module = f"network_{abs(hash(str(folder)))}"
+    (folder / f"{module}.py").write_text(NETWORK.format(line=line or "pass"))
+    text = made.run_file.read_text().replace(
+        "[student.settings]\nhidden = 8",
+        f'[student]\nkind = "factory"\n[student.settings]\nfactory = "{module}:{spec}"',
+    )
+    made.run_file.write_text(text)
+    return made
+
+
+def test_a_network_that_cannot_be_used_is_refused_before_anything_is_asked(tmp_path):
+    made = with_network(tmp_path, spec="nowhere")
+    with pytest.raises(ConfigError, match="nowhere"):
+        make_plan(load_config(made.run_file))
+    with pytest.raises(ConfigError, match="nowhere"):
+        distill(load_config(made.run_file))
+    assert made.questions() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["", "x = torch.tensor(x.numpy() + 0.0)"])
+def test_a_network_of_ones_own_goes_all_the_way_with_onnx_or_a_note(tmp_path, line):
+    pytest.importorskip("onnxruntime", reason="needs the extra export")
+    made = with_network(tmp_path, line=line, onnx=True)
+    outcome = distill(load_config(made.run_file))
+    missing = json.loads((tmp_path / "run" / "metrics.json").read_text())["missing"]
+    student = tmp_path / "run" / "student"
+    assert (student / "model.onnx").exists() == (not line)
+    assert ("cannot be written as ONNX" in missing.get("export", "")) == bool(line)
+    assert outcome.record.size.parameters == 2 * 8 + 8 + 2 * 8 + 2

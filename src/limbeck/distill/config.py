@@ -40,8 +40,8 @@ class StudentConfig:
     """The small model."""
 
     kind: str = ""
-    """Kind of student: text_bag, text_transformer or tabular. Default: chosen by the columns, and
-    reported."""
+    """Kind of student, such as text_bag, text_transformer, tabular, factory. Default: chosen by the
+    columns, and reported."""
     settings: dict[str, bool | int | float | str] = field(default_factory=dict)
     """Settings of that kind, such as buckets or hidden."""
 

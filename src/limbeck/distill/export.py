@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from limbeck.distill.example import write_example
-from limbeck.errors import DataError, StudentError, missing_extra
+from limbeck.errors import DataError, ExportError, LimbeckError, missing_extra
 from limbeck.storage import atomic_path
 from limbeck.students import Latency, Student, StudentModule, pad_rows, seal
 from limbeck.students.latency import time_calls
@@ -103,7 +103,8 @@ def export_onnx(
     Raises:
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
         DataError: no sample rows, or another number of labels.
-        StudentError: ONNX and PyTorch differ by more than 1e-4 on a sample row.
+        ExportError: the network cannot be traced, or ONNX and PyTorch differ by more than 1e-4 on a
+            sample row; no ONNX file is left then.
         StorageError: the disk is full or read-only.
 
     Cost: about 5 s for the export, and at most 2,000 single rows for the timing.
@@ -118,8 +119,18 @@ def export_onnx(
     student = Student(student.encoder, copy.deepcopy(student.module).cpu().eval(), student.schema)
     graph = Probabilities(student.module, temperature).eval()
     padded = [_encoded(student, sample.slice(i, _BATCH)) for i in range(0, sample.num_rows, _BATCH)]
-    _write_float(graph, padded[0], folder / FLOAT, free_length=not student.encoder.same_lengths)
-    _write_int8(folder / FLOAT, folder / INT8)
+    try:
+        _write_float(graph, padded[0], folder / FLOAT, free_length=not student.encoder.same_lengths)
+        _write_int8(folder / FLOAT, folder / INT8)
+    except LimbeckError:
+        raise
+    except Exception as error:  # the exporters raise whatever they meet
+        _remove(folder)
+        reason = " ".join(str(error).split())[:200]
+        raise ExportError(
+            f"the network cannot be written as ONNX ({type(error).__name__}: {reason}); use the "
+            f"student with Limbeck, or rewrite the operation that is named."
+        ) from error
     with torch.inference_mode():
         expected = np.concatenate([graph(torch.from_numpy(x)).numpy() for x in padded])
 
@@ -128,13 +139,19 @@ def export_onnx(
         for name in (FLOAT, INT8)
     )
     if not float32.difference <= TOLERANCE:
-        raise StudentError(
+        _remove(folder)
+        raise ExportError(
             f"{folder / FLOAT} differs from PyTorch by {float32.difference:.2g} on a sample row, "
             f"more than {TOLERANCE}; do not ship it, and report the versions of onnx and torch."
         )
     example = write_example(student, folder)
     seal(folder)
     return ExportReport(sample.num_rows, float32, int8, example)
+
+
+def _remove(folder: Path) -> None:
+    for name in (FLOAT, INT8):
+        (folder / name).unlink(missing_ok=True)
 
 
 def require_extra() -> None:
@@ -201,7 +218,7 @@ def _write_float(
             verbose=False,
         )
         if program is None:
-            raise StudentError("PyTorch gave no ONNX graph; update torch and onnxscript.")
+            raise ExportError("PyTorch gave no ONNX graph; update torch and onnxscript.")
         with atomic_path(path) as temporary:
             program.save(str(temporary))
 

@@ -21,7 +21,7 @@ from limbeck.distill.loop import train
 from limbeck.distill.views import folds, subset
 from limbeck.errors import DataError
 from limbeck.objectives import Supervised
-from limbeck.students import Student, build, default_kind, large_settings, recommended_lr
+from limbeck.students import Student, build, large_kind, large_settings, recommended_lr
 from limbeck.students.folder import SUMS, save
 from limbeck.students.store import EncodedStore
 
@@ -114,7 +114,7 @@ class TeacherPlan:
 def teacher_plan(config: DistillConfig, splits: Splits) -> TeacherPlan:
     """Size up the teacher's training without starting it."""
     rows = _own_rows(config, splits)
-    kind = config.student.kind or default_kind(splits.schema)
+    kind = large_kind(config.student.kind, splits.schema)
     settings = large_settings(kind, splits.schema)
     generator = torch.Generator().manual_seed(config.seed + 1)
     student = build(

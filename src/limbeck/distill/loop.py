@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from limbeck.distill import checkpoint, rng
+from limbeck.distill import checkpoint
 from limbeck.distill.checkpoint import CurvePoint, Progress
 from limbeck.distill.feed import Feed
 from limbeck.distill.job import Job
 from limbeck.numerics.metrics import accuracy, nll
 from limbeck.objectives.base import StudentOut
+from limbeck.students import rng
 from limbeck.students.base import StudentModule
 from limbeck.students.store import Store
 from limbeck.trust.temperature import Temperature

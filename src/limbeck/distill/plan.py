@@ -38,6 +38,7 @@ from limbeck.objectives.base import StudentOut
 from limbeck.students.base import Student
 from limbeck.students.folder import SUMS
 from limbeck.teachers import Money, Teacher
+from limbeck.teachers.imports import importable
 
 _TIMED_STEPS = 6
 _SAMPLE_ROWS = 512
@@ -114,7 +115,7 @@ def make_plan(config: DistillConfig, listener: Listener = ignore) -> Plan:
     """
     folder = RunFolder(config.out, listener, writes=False)
     folder.check(config)
-    with folder.collecting_warnings():
+    with importable(config.code), folder.collecting_warnings():
         splits = stage(config, folder)
         teacher = teacher_if_ready(config, splits, folder)
         asked = questions_of(splits, teacher)

@@ -6,6 +6,7 @@ call resumes a run that was stopped at any moment, and does nothing twice.
 
 import math
 import uuid
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,11 +39,14 @@ from limbeck.students.base import Ragged
 from limbeck.students.store import EncodedStore, Store
 from limbeck.teachers import Teacher, candidate_columns
 from limbeck.teachers import build as build_teacher
+from limbeck.teachers.imports import importable
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 LEAST_STEPS = 300
+TRIED_ROWS = 64
+"""Pool rows that a student is tried on before anything is spent."""
 
 __all__ = ["Outcome", "distill"]
 
@@ -69,7 +73,8 @@ def distill(config: DistillConfig, listener: Listener = ignore, *, timed: bool =
     folder = RunFolder(config.out, listener, writes=accelerator.is_main_process)
     folder.check(config)
     folder.log(START, f"run folder {folder.root}")
-    with folder.collecting_warnings(), SqliteLedger(config.ledger) as ledger:
+    code = importable(config.code)
+    with code, folder.collecting_warnings(), SqliteLedger(config.ledger) as ledger:
         outcome = _way_of_a_row(config, folder, ledger, accelerator, timed=timed)
     folder.log("done", f"verdict: {outcome.verdict.title}")
     return outcome
@@ -168,15 +173,31 @@ def check_student(config: DistillConfig, splits: Splits) -> None:
     """Refuse a student that cannot be built before anything is spent on its teacher.
 
     Raises:
-        ConfigError: unknown kind or setting, or columns that this kind does not read.
+        ConfigError: unknown kind or setting, columns that this kind does not read, or a network of
+            yours that cannot be used.
+        DataError: its `encode` cannot read the rows.
+        MissingExtraError: the kind needs an optional package.
     """
     kind = find_kind(student_kind(config, splits))
-    settings_of(kind.name, config.student.settings)
+    settings = settings_of(kind.name, config.student.settings)
     if not any(getattr(splits.schema, group) for group in kind.reads):
         raise ConfigError(
             f"the student {kind.name} reads {' and '.join(kind.reads)} columns but the rows have "
             f"none (inputs: {', '.join(splits.schema.inputs)}); use another kind, or name columns."
         )
+    assert splits.pool is not None
+    rows = splits.pool.take(np.arange(min(TRIED_ROWS, len(splits.pool))))
+    with importable(config.code), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the student that is trained says it
+        made = build(
+            kind.name,
+            settings,
+            splits.schema,
+            [rows],
+            splits.schema.num_classes,
+            torch.Generator(),
+        )
+        made.encoder.encode(rows)
 
 
 def check_validation(config: DistillConfig, splits: Splits) -> None:

@@ -8,7 +8,7 @@ from limbeck.distill.arms import Arm
 from limbeck.distill.card import write_card
 from limbeck.distill.export import ExportReport, OnnxFile, export_onnx
 from limbeck.distill.folder import WARNING, RunFolder
-from limbeck.errors import MissingExtraError
+from limbeck.errors import ExportError, MissingExtraError
 from limbeck.numerics.intervals import Interval
 from limbeck.report.record import Latency, Size
 from limbeck.students import measure_latency, save
@@ -57,7 +57,7 @@ def ship(
                 sample=sample,
                 labels=labels[rows],
             )
-    except MissingExtraError as error:
+    except (MissingExtraError, ExportError) as error:
         # Named in the log and the report: the student itself is complete without it.
         missing["export"] = str(error)
         folder.log(WARNING, f"no ONNX: {error}")

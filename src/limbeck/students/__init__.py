@@ -8,6 +8,7 @@ from limbeck.students.base import (
     pad_rows,
     seeded_linear,
 )
+from limbeck.students.factory import FactoryConfig, FactoryEncoder, FactoryModule
 from limbeck.students.folder import Predictor, load, save, seal
 from limbeck.students.kinds import (
     STUDENTS,
@@ -16,6 +17,7 @@ from limbeck.students.kinds import (
     build,
     default_kind,
     find_kind,
+    large_kind,
     large_settings,
     recommended_lr,
     settings_of,
@@ -34,6 +36,9 @@ __all__ = [
     "STUDENTS",
     "EncodedStore",
     "Encoder",
+    "FactoryConfig",
+    "FactoryEncoder",
+    "FactoryModule",
     "Latency",
     "MemoryStore",
     "Predictor",
@@ -55,6 +60,7 @@ __all__ = [
     "build",
     "default_kind",
     "find_kind",
+    "large_kind",
     "large_settings",
     "load",
     "measure_latency",

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 import limbeck
 from limbeck.data.schema import Schema
 from limbeck.data.tables import as_batch
-from limbeck.errors import LimbeckError, StudentError
+from limbeck.errors import LimbeckError, MissingExtraError, StudentError
 from limbeck.storage import sha256, write_bytes, write_json, write_text
 from limbeck.students.base import Student
 from limbeck.students.kinds import find_kind, settings_of
@@ -169,13 +169,17 @@ def load(folder: str | Path) -> Predictor:
     """Open a student folder, after its files were compared with their hashes.
 
     Raises:
-        StudentError: a file is missing or was changed, or the folder is of another version.
+        StudentError: a file is missing or was changed, the folder is of another version, or the
+            code of a network of yours cannot be imported.
+        MissingExtraError: the kind of student needs an optional package.
     """
     folder = Path(folder)
     checked = _check_files(folder)
     config = _read_config(folder)
     try:
         predictor = _rebuild(config, folder, checked)
+    except (MissingExtraError, StudentError):
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, LimbeckError) as error:
         raise StudentError(
             f"{folder / CONFIG} cannot be used ({error}); export the student again."

@@ -17,6 +17,7 @@ from limbeck.data.schema import Schema
 from limbeck.errors import ConfigError, LimbeckWarning
 from limbeck.registry import lookup
 from limbeck.students.base import Encoder, Student, StudentModule
+from limbeck.students.factory import FactoryConfig, FactoryEncoder, FactoryModule
 from limbeck.students.tabular import TabularConfig, TabularEncoder, TabularModule
 from limbeck.students.text_bag import TextBagConfig, TextBagEncoder, TextBagModule
 from limbeck.students.text_transformer import (
@@ -47,13 +48,15 @@ class StudentKind:
         settings: Its settings class.
         encoder: Its encoder class.
         module: Builds its module from (encoder, settings, width, generator).
+        larger: Whether `settings.large()` gives a model of a teacher's size.
     """
 
     name: str
-    reads: tuple[Literal["text", "numeric", "category"], ...]
+    reads: tuple[Literal["text", "numeric", "category", "image"], ...]
     settings: type[Settings]
     encoder: type[Encoder]
     module: Callable[..., StudentModule]
+    larger: bool = True
 
 
 STUDENTS: dict[str, StudentKind] = {
@@ -67,6 +70,14 @@ STUDENTS: dict[str, StudentKind] = {
     ),
     "tabular": StudentKind(
         "tabular", ("numeric", "category"), TabularConfig, TabularEncoder, TabularModule
+    ),
+    "factory": StudentKind(
+        "factory",
+        ("text", "numeric", "category", "image"),
+        FactoryConfig,
+        FactoryEncoder,
+        FactoryModule,
+        larger=False,
     ),
 }
 
@@ -132,8 +143,13 @@ def recommended_lr(settings: Settings) -> float:
 
 
 def large_settings(kind: str, schema: Schema) -> Settings:
-    """Settings of a model of a teacher's size; an empty `kind` is chosen by the columns."""
-    return find_kind(kind or default_kind(schema)).settings.large()
+    """Settings of a model of a teacher's size, of the kind that `large_kind` says."""
+    return find_kind(large_kind(kind, schema)).settings.large()
+
+
+def large_kind(kind: str, schema: Schema) -> str:
+    """The kind of a teacher's size: `kind`, or the columns' own where it is empty or has none."""
+    return kind if kind and find_kind(kind).larger else default_kind(schema)
 
 
 def settings_of(kind: str, values: Mapping[str, object]) -> Settings:
@@ -164,7 +180,12 @@ def settings_of(kind: str, values: Mapping[str, object]) -> Settings:
 
 def _narrowed(schema: Schema, kind: StudentKind) -> Schema:
     """Drop the columns that the kind does not read, with a warning that names them."""
-    groups = {"text": schema.text, "numeric": schema.numeric, "category": schema.category}
+    groups = {
+        "text": schema.text,
+        "numeric": schema.numeric,
+        "category": schema.category,
+        "image": schema.image,
+    }
     unread = [name for group in groups if group not in kind.reads for name in groups[group]]
     if unread:
         warnings.warn(
@@ -178,4 +199,5 @@ def _narrowed(schema: Schema, kind: StudentKind) -> Schema:
         text=schema.text if "text" in kind.reads else (),
         numeric=schema.numeric if "numeric" in kind.reads else (),
         category=schema.category if "category" in kind.reads else (),
+        image=schema.image if "image" in kind.reads else (),
     )

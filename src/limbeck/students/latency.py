@@ -83,9 +83,9 @@ def measure_latency(folder: Path, rows: pa.RecordBatch) -> Latency:
 
 
 def _import_path() -> str:
-    """Let the new process find this very package, installed or not."""
+    """Let the new process find this very package, installed or not, and a network of yours."""
     package = str(Path(__file__).parents[2])
-    return os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    return os.pathsep.join(filter(None, (package, *sys.path, os.environ.get("PYTHONPATH"))))
 
 
 def _main(folder: str, path: str) -> None:

@@ -3,13 +3,31 @@
 import importlib
 import inspect
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from limbeck.errors import ConfigError
 
 
-def import_object(spec: str, folder: Path, *, what: str) -> object:
-    """Import what `package.module:name` names; `folder` is searched first.
+@contextmanager
+def importable(folder: Path, *, first: bool = True) -> Iterator[None]:
+    """Let modules that lie in a folder be imported inside the block."""
+    entry = str(folder.resolve())
+    sys.path.insert(0 if first else len(sys.path), entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+
+
+def import_object(spec: str, folder: Path | None, *, what: str) -> object:
+    """Import what `package.module:name` names.
+
+    Args:
+        spec: Written like that.
+        folder: Searched first; None to search the current folder, last.
+        what: The setting, for messages.
 
     Raises:
         ConfigError: it is not written like that, or cannot be imported.
@@ -19,18 +37,16 @@ def import_object(spec: str, folder: Path, *, what: str) -> object:
         raise ConfigError(
             f"{what}={spec!r}: expected package.module:name, for example my_teacher:answer."
         )
-    sys.path.insert(0, str(folder.resolve()))
     try:
-        found: object = importlib.import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
+        with importable(folder or Path(), first=folder is not None):
+            found: object = importlib.import_module(module_name)
+            for part in name.split("."):
+                found = getattr(found, part)
     except Exception as error:  # a user's module may raise anything when it is imported
         raise ConfigError(
             f"{what}={spec!r} cannot be imported ({type(error).__name__}: {error}); check the "
-            f"name, and that {module_name} is installed or lies in {folder}."
+            f"name, and that {module_name} is installed or lies in {folder or Path.cwd()}."
         ) from error
-    finally:
-        sys.path.remove(str(folder.resolve()))
     return found
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from limbeck.errors import AnswerError, ConfigError, LimbeckError
 from limbeck.storage import sha256
+from limbeck.students.foreign import find_logits
 from limbeck.teachers.imports import full_name, source_of
 from limbeck.teachers.local import LocalTeacher, Said, fingerprint_of
 
@@ -157,15 +158,10 @@ def _to_device(inputs: object, device: torch.device) -> object:
 
 
 def _logits(out: object, name: str) -> Tensor:
-    if isinstance(out, tuple) and out:
-        out = out[0]
-    elif isinstance(out, Mapping):
-        out = out.get("logits")
-    elif not isinstance(out, Tensor):
-        out = getattr(out, "logits", None)
-    if not isinstance(out, Tensor):
+    logits = find_logits(out)
+    if logits is None:
         raise AnswerError(
             f"{name} gave {type(out).__name__}, expected logits: a tensor, an object with .logits, "
             f"or a tuple that begins with them."
         )
-    return out
+    return logits

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import torch
 
-from limbeck.distill import rng
+from limbeck.students import rng
 
 
 def draws():
