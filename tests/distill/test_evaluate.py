@@ -96,6 +96,75 @@ def test_numbers_of_a_uniformly_sure_model_follow_from_its_sureness() -> None:
     assert {(c.truth, c.predicted, c.count) for c in slam.confused} == {(0, 1, 15), (1, 0, 15)}
 
 
+def test_rankings_of_two_classes_are_measured_with_paired_differences() -> None:
+    result = run()
+    assert (result.positive, result.positive_share) == ("yes", 0.5)
+    # Half the pairs of an arm that is right on a share r of each class: r^2 won, 2 r (1 - r) tied.
+    for a, r in zip(result.arms, (0.7, 0.75, 0.8, 0.85), strict=True):
+        assert a.roc_auc is not None
+        assert a.roc_auc.estimate == pytest.approx(r * r + r * (1 - r))
+        assert a.average_precision == pytest.approx(r * r + (1 - r) * 0.5)
+        assert a.roc == ((0.0, 0.0), pytest.approx((1 - r, r)), (1.0, 1.0))
+        assert a.precision_recall == (pytest.approx((r, r)), (1.0, 0.5))
+    assert len(result.roc_differences) == 5 * 4 // 2
+    gap = result.roc_difference("slam_soft", "labels")
+    assert gap.estimate == pytest.approx(0.15)
+    assert gap == -result.roc_difference("labels", "slam_soft")
+
+
+def test_the_other_class_as_the_positive_one_gives_the_mirrored_ranking() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(N, 2)) + np.eye(2)[LABELS]
+    logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    arms = [arm("labels", 140), arm("slam_soft", 170, test_log_probs=logs)]
+    found = {
+        name: evaluate(
+            arms,
+            TeacherRun(None),
+            LABELS,
+            CLASSES,
+            generator=np.random.default_rng(0),
+            positive=name,
+        )
+        for name in CLASSES
+    }
+    one, other = (found[name].arm("slam_soft") for name in CLASSES)
+    assert one.roc_auc is not None
+    assert other.roc_auc is not None
+    assert one.roc_auc.estimate == pytest.approx(other.roc_auc.estimate)
+    assert one.average_precision != pytest.approx(other.average_precision)
+    assert one.accuracy == other.accuracy
+
+
+def test_probabilities_that_round_to_one_are_still_ranked() -> None:
+    odds = np.where(LABELS == 1, 60.0, 50.0)  # both are 1.0 as float64 probabilities
+    logs = np.stack([-odds, np.zeros(N)], axis=1).astype(np.float32)
+    sure = run(arm("labels", 140), arm("slam_soft", 1, test_log_probs=logs)).arm("slam_soft")
+    assert sure.roc_auc is not None
+    assert sure.roc_auc.estimate == 1.0
+
+
+def test_one_class_on_test_leaves_the_ranking_out() -> None:
+    arms = [arm("labels", 140), arm("slam_soft", 170)]
+    rng = np.random.default_rng(0)
+    result = evaluate(arms, TeacherRun(None), np.zeros(N, int), CLASSES, generator=rng)
+    assert result.positive is None
+    assert result.roc_differences == ()
+    assert result.arms[0].roc_auc is None
+    with pytest.raises(ConfigError, match="were not compared"):
+        result.roc_difference("labels", "slam_soft")
+
+
+def test_an_evaluation_written_before_rankings_were_measured_is_still_read() -> None:
+    old = to_dict(run())
+    for name in ("positive", "positive_share", "roc_differences"):
+        del old[name]
+    for one in (*old["arms"], old["teacher"]):  # type: ignore[misc]
+        for name in ("roc_auc", "average_precision", "roc", "precision_recall"):
+            del one[name]
+    assert from_dict(old).arms[0].roc_auc is None
+
+
 def test_temperature_scaling_with_the_right_temperature_removes_the_calibration_error() -> None:
     # Sureness 0.9 becomes 0.85 at T = logit(0.9) / logit(0.85).
     temperature = np.log(9) / np.log(0.85 / 0.15)
@@ -157,6 +226,7 @@ def test_many_classes_keep_the_frequent_mistakes_instead_of_the_table() -> None:
     result = evaluate(arms, TeacherRun(None), labels, names, generator=np.random.default_rng(0))
     assert result.arm("labels").confusion == ()
     assert len(result.arm("labels").confused) == 20
+    assert result.positive is result.arm("labels").roc_auc is None
     assert all(m.predicted == (m.truth + 1) % c for m in result.arm("labels").confused)
 
 

@@ -133,6 +133,37 @@ class ObjectiveConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DecisionConfig:
+    """What mistakes cost, in tasks with two classes. It can be changed when the run is done."""
+
+    positive: str = ""
+    """The class that ROC, precision-recall and the two costs are about. Default: the second one."""
+    cost_false_positive: float = 1.0
+    """Cost of naming the positive class where it is not true, >= 0, in any unit."""
+    cost_false_negative: float = 1.0
+    """Cost of not naming the positive class where it is true, >= 0, in the same unit."""
+
+    def __post_init__(self) -> None:
+        for name in ("cost_false_positive", "cost_false_negative"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise ConfigError(
+                    f"decision.{name}={value}: must be >= 0 and finite; 1 and 1 weigh both "
+                    f"mistakes alike."
+                )
+        if self.cost_false_positive == self.cost_false_negative == 0:
+            raise ConfigError(
+                "decision.cost_false_positive and decision.cost_false_negative are both 0, so "
+                "nothing would be a mistake; set at least one above 0."
+            )
+
+    @property
+    def unequal(self) -> bool:
+        """Whether one mistake costs more, so that a threshold has to be chosen."""
+        return self.cost_false_positive != self.cost_false_negative
+
+
+@dataclass(frozen=True, slots=True)
 class DistillConfig:
     """The main job: files and a teacher in, a small student and a report out."""
 
@@ -150,6 +181,7 @@ class DistillConfig:
     student: StudentConfig = field(default_factory=StudentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    decision: DecisionConfig = field(default_factory=DecisionConfig)
     onnx: bool = True
     """Export the student to ONNX as well; needs the extra `export`."""
     out: Path = Path("runs/distill")
@@ -180,6 +212,7 @@ TABLES: dict[str, type] = {
     "student": StudentConfig,
     "train": TrainConfig,
     "objective": ObjectiveConfig,
+    "decision": DecisionConfig,
 }
 
 

@@ -5,7 +5,7 @@ student ships: that was decided on validation before (`ArmRun.chosen`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal, cast
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limbeck.errors import ConfigError, ShapeError
-from limbeck.numerics import metrics
+from limbeck.numerics import metrics, ranking
 from limbeck.numerics.intervals import Interval, bootstrap_mean, paired_bootstrap, wilson
 from limbeck.report.plain import from_plain, to_plain
 from limbeck.report.results import (
@@ -40,6 +40,7 @@ TEACHER = "teacher"
 _MAX_TABLE = 30
 """Classes up to which the whole confusion matrix is kept (and can be read)."""
 _CONFUSED = 20
+_CURVE_POINTS = 149
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,6 +105,7 @@ def evaluate(
     classes: Sequence[str],
     *,
     generator: np.random.Generator,
+    positive: str = "",
 ) -> Evaluation:
     """Compare arms on test rows.
 
@@ -113,6 +115,8 @@ def evaluate(
         labels: True classes of the test rows, int, shape (n,).
         classes: C class names.
         generator: Draws the bootstrap resamples.
+        positive: Of two classes the one that ROC and precision-recall curves are about; "" for the
+            second.
 
     Raises:
         ConfigError: a kind of arm is missing, names repeat, or not exactly one arm is chosen.
@@ -121,12 +125,13 @@ def evaluate(
     Cost: O(arms n C) plus 10,000 multinomial draws for each pair of arms; under a second.
     """
     _check(arms, teacher, labels, len(classes))
-    results = [_measure(a, a.kind, labels, generator) for a in arms]
-    right = {a.name: metrics.correct(a.test_log_probs, labels) for a in arms}
-    taught, asked = None, _as_run(teacher)
+    place = _positive_place(labels, classes, positive)
+    results = [_ranked(_measure(a, a.kind, labels, generator), a, labels, place) for a in arms]
+    everyone, taught, asked = list(arms), None, _as_run(teacher)
     if asked is not None:
-        taught = _measure(asked, "teacher", labels, generator)
-        right[TEACHER] = metrics.correct(asked.test_log_probs, labels)
+        taught = _ranked(_measure(asked, "teacher", labels, generator), asked, labels, place)
+        everyone.append(asked)
+    right = {a.name: metrics.correct(a.test_log_probs, labels) for a in everyone}
     differences = tuple(
         PairedDifference(a, b, paired_bootstrap(right[a], right[b], generator=generator))
         for a, b in combinations(right, 2)
@@ -146,6 +151,9 @@ def evaluate(
         candidate=candidate.name,
         shipped=next(r.name for r in results if r.chosen),
         gain_kept=_gain_kept(candidate, labels_arm, taught, differences),
+        positive=None if place is None else classes[place],
+        positive_share=None if place is None else float((labels == place).mean()),
+        roc_differences=() if place is None else _roc_differences(everyone, labels, place),
     )
 
 
@@ -243,6 +251,47 @@ def _measure(
         parameters=run.parameters,
         curve=tuple(CurvePoint(*point) for point in run.curve),
         settings=dict(run.settings),
+    )
+
+
+def _positive_place(
+    labels: NDArray[np.integer], classes: Sequence[str], positive: str
+) -> int | None:
+    """Position of the positive class; None where there is nothing to rank."""
+    if len(classes) != 2 or len(np.unique(labels)) < 2:
+        return None
+    return list(classes).index(positive) if positive else 1
+
+
+def _log_odds(run: ArmRun, place: int) -> NDArray[np.float64]:
+    """Scores that rank as the probability does, but keep apart what rounds to probability 1."""
+    log_probs = np.asarray(run.test_log_probs, np.float64)
+    odds: NDArray[np.float64] = log_probs[:, place] - log_probs[:, 1 - place]
+    return odds
+
+
+def _ranked(
+    result: ArmResult, run: ArmRun, labels: NDArray[np.integer], place: int | None
+) -> ArmResult:
+    if place is None:
+        return result
+    scores, truth = _log_odds(run, place), labels == place
+    return replace(
+        result,
+        roc_auc=ranking.roc_auc(scores, truth),
+        average_precision=ranking.average_precision(scores, truth),
+        roc=ranking.roc_curve(scores, truth).thinned(_CURVE_POINTS),
+        precision_recall=ranking.precision_recall_curve(scores, truth).thinned(_CURVE_POINTS),
+    )
+
+
+def _roc_differences(
+    runs: Sequence[ArmRun], labels: NDArray[np.integer], place: int
+) -> tuple[PairedDifference, ...]:
+    odds = {run.name: _log_odds(run, place) for run in runs}
+    return tuple(
+        PairedDifference(a, b, ranking.roc_auc_difference(odds[a], odds[b], labels == place))
+        for a, b in combinations(odds, 2)
     )
 
 

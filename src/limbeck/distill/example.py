@@ -68,13 +68,22 @@ class Student:
         rows = [row if isinstance(row, dict) else {only: row} for row in rows]
         return self.session.run(None, {"rows": encode(rows, self.config["encoder"])})[0]
 
+    def decide(self, probs):
+        """Position of the class to name for one row of probabilities."""
+        rule = self.config.get("decision")
+        if rule is None:
+            return int(probs.argmax())
+        place = self.classes.index(rule["positive"])
+        named = float(probs[place]) >= rule["threshold"] and rule["threshold"] < 1
+        return place if named else 1 - place
+
 
 if __name__ == "__main__":
     student = Student(Path(__file__).parent)
     for line in sys.stdin:
         probs = student.predict_proba([json.loads(line)])[0]
         answer = {
-            "class": student.classes[int(probs.argmax())],
+            "class": student.classes[student.decide(probs)],
             "probabilities": probs.tolist(),
             "defer": bool(probs.max() <= student.config["threshold"]),
         }

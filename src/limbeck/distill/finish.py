@@ -18,6 +18,7 @@ from torch import Tensor
 
 from limbeck import __version__
 from limbeck.data import Splits
+from limbeck.distill import decision
 from limbeck.distill.acquire import Acquired
 from limbeck.distill.arms import Arm
 from limbeck.distill.config import DistillConfig
@@ -39,7 +40,7 @@ from limbeck.report.record import (
     TrustView,
     bin_margins,
 )
-from limbeck.report.results import Deferral, Evaluation, TrustCheck
+from limbeck.report.results import Decision, Deferral, Evaluation, TrustCheck
 from limbeck.storage import write_json, write_text
 from limbeck.teachers import Teacher
 from limbeck.trust import Temperature
@@ -68,10 +69,12 @@ def finish(
         splits.test.labels,
         splits.schema.classes,
         generator=generator,
+        positive=config.decision.positive,
     )
     check = _check(acquired, splits, trust, arms)
     judged = verdict(evaluation, check)
     deferral = _deferral(config, splits, acquired, chosen, teacher)
+    priced = _decision(config, splits, chosen)
     folder.log("export", f"exporting {chosen.title!r}")
     size, missing = ship(
         chosen,
@@ -81,6 +84,7 @@ def finish(
         threshold=deferral.validation.threshold if deferral else 0.0,
         onnx=config.onnx,
         timed=timed,
+        decision=priced,
     )
     if deferral is None:
         missing["deferral"] = (
@@ -101,6 +105,7 @@ def finish(
         missing=missing,
         environment=_environment(teacher),
         warnings=tuple(folder.warnings()),
+        decision=priced,
     )
     write_text(folder.report, render(record))
     write_json(folder.metrics, record.to_dict())
@@ -173,6 +178,26 @@ def _deferral(
         price=quote.micros / sample.num_rows,
         currency=quote.currency,
         share=config.defer_share or None,
+    )
+
+
+def _decision(config: DistillConfig, splits: Splits, chosen: Arm) -> Decision | None:
+    """The threshold by cost; without unequal costs the more probable class is named."""
+    if not config.decision.unequal:
+        return None
+    assert splits.validation.labels is not None
+    assert splits.test.labels is not None
+    classes = splits.schema.classes
+    positive = config.decision.positive or classes[1]
+    place = classes.index(positive)
+    return decision.study(
+        decision.Sided.of(
+            _probs(chosen, chosen.validation_log_probs), splits.validation.labels, place
+        ),
+        decision.Sided.of(_probs(chosen, chosen.test_log_probs), splits.test.labels, place),
+        config.decision,
+        positive=positive,
+        seed=config.seed,
     )
 
 

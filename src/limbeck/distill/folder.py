@@ -11,22 +11,26 @@ import tomllib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from limbeck.distill.config import DistillConfig
+from limbeck.distill.config import DecisionConfig, DistillConfig
 from limbeck.errors import ConfigError, LimbeckWarning
 from limbeck.storage import append_line, write_text
 
 RUN_FILE = "run.toml"
 START = "start"
 WARNING = "warning"
-FREE_KEYS = ("out", "ledger", "code", "budget", "money")
-"""Settings that a resumed run may change: where things lie, and what more may be spent."""
+FREE_KEYS = (
+    *("out", "ledger", "code", "budget", "money"),
+    *(f"decision.{entry.name}" for entry in fields(DecisionConfig)),
+)
+"""Settings that a resumed run may change: where things lie, what more may be spent, and what
+mistakes cost, which shapes no arm."""
 
 
 @dataclass(frozen=True, slots=True)

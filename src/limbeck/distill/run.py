@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from limbeck.data import Dataset, Splits, find_source, prepare, sample_rows
 from limbeck.distill.acquire import Acquired, acquire
 from limbeck.distill.arms import ArmTrainer, Materials, choose, expand
-from limbeck.distill.config import DistillConfig
+from limbeck.distill.config import DecisionConfig, DistillConfig
+from limbeck.distill.decision import check_decision
 from limbeck.distill.finish import finish
 from limbeck.distill.fit import fit_teacher
 from limbeck.distill.folder import START, Listener, RunFolder, content_hash, ignore, settings_hash
@@ -118,7 +119,8 @@ def stage(config: DistillConfig, folder: RunFolder) -> Splits:
     """Read the files into the run folder, once.
 
     Raises:
-        DataError: the files cannot be used; ConfigError: there is no pool.
+        DataError: the files cannot be used; ConfigError: there is no pool, or the settings of the
+            decision do not fit the classes.
     """
     splits = prepare(
         config.data,
@@ -132,6 +134,7 @@ def stage(config: DistillConfig, folder: RunFolder) -> Splits:
             "distillation needs a pool of unlabelled rows and none was given; name a file with "
             "data.pool (or --pool), or leave the label empty in the rows that are the pool."
         )
+    check_decision(config.decision, splits.schema.classes)
     for note in splits.notes:
         folder.log("data", note)
     return splits
@@ -304,7 +307,8 @@ class AnsweredPool:
 
 def _shaping(config: DistillConfig) -> str:
     """Every setting that shapes a trained arm."""
-    return repr(replace(config, out=Path(), ledger=Path(), code=Path(), budget=1, money=0.0))
+    rest = replace(config, out=Path(), ledger=Path(), code=Path(), budget=1, money=0.0)
+    return repr(replace(rest, decision=DecisionConfig()))
 
 
 def _parts(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:

@@ -11,7 +11,8 @@ from limbeck.distill.folder import WARNING, RunFolder
 from limbeck.errors import ExportError, MissingExtraError
 from limbeck.numerics.intervals import Interval
 from limbeck.report.record import Latency, Size
-from limbeck.students import measure_latency, save
+from limbeck.report.results import Decision
+from limbeck.students import DecisionRule, measure_latency, save
 
 SAMPLE_ROWS = 1000
 
@@ -25,6 +26,7 @@ def ship(
     threshold: float,
     onnx: bool,
     timed: bool = True,
+    decision: Decision | None = None,
 ) -> tuple[Size, dict[str, str]]:
     """Write the student folder.
 
@@ -36,6 +38,7 @@ def ship(
         threshold: Rows whose top probability is at most this are better sent to the teacher.
         onnx: Export to ONNX as well, timed or not.
         timed: Without ONNX, measure how long PyTorch takes for one row.
+        decision: Which of two classes is named; None for the most probable class.
 
     Returns:
         What it weighs and how fast it is, and why something is missing.
@@ -45,7 +48,13 @@ def ship(
     sample = splits.test.take(rows).select(list(splits.schema.inputs))
     labels: NDArray[np.int64] | None = splits.test.labels
     assert labels is not None
-    save(chosen.student, folder.student, temperature=chosen.temperature, threshold=threshold)
+    save(
+        chosen.student,
+        folder.student,
+        temperature=chosen.temperature,
+        threshold=threshold,
+        decision=None if decision is None else _rule(decision),
+    )
     missing: dict[str, str] = {}
     report: ExportReport | None = None
     try:
@@ -77,6 +86,7 @@ def ship(
             "accuracy on test": f"{accuracy.estimate:.1%} (95% interval {accuracy.low:.1%} to "
             f"{accuracy.high:.1%}, {len(splits.test):,} rows)",
             "accuracy on validation, where it was chosen": f"{chosen.accuracy:.1%}",
+            **({} if decision is None else _decision_facts(decision)),
         },
     )
     files = sorted(p for p in folder.student.iterdir() if p.is_file())
@@ -90,6 +100,29 @@ def ship(
         checked_rows=len(rows),
     )
     return size, missing
+
+
+def _rule(decision: Decision) -> DecisionRule:
+    return DecisionRule(
+        positive=decision.positive,
+        threshold=decision.threshold,
+        cost_false_positive=decision.cost_false_positive,
+        cost_false_negative=decision.cost_false_negative,
+    )
+
+
+def _decision_facts(found: Decision) -> dict[str, str]:
+    """Lines of the model card; the accuracies above them are of the more probable class."""
+    mine, plain = found.ways[0], found.ways[1]
+    spent = f"{mine.cost.estimate:.4g} (95% interval {mine.cost.low:.4g} to {mine.cost.high:.4g})"
+    return {
+        "names": f"`{found.positive}` from probability {found.threshold:.4g} on, because a false "
+        f"positive costs {found.cost_false_positive:g} and a false negative "
+        f"{found.cost_false_negative:g}; the accuracies above are of the more probable class",
+        "cost of 1,000 test rows": f"{spent}; {plain.cost.estimate:.4g} if it named the more "
+        f"probable class",
+        "accuracy on test as it decides": f"{mine.accuracy:.1%}",
+    }
 
 
 def _timed(file: OnnxFile) -> tuple[Latency, Latency]:

@@ -103,13 +103,17 @@ def wilson(successes: int, n: int) -> Interval:
         raise ShapeError(
             f"{successes} successes in {n} trials: need n >= 1 and 0 <= successes <= n."
         )
+    return score_interval(successes / n, n)
+
+
+def score_interval(p: float, n: int) -> Interval:
+    """Wilson's score interval of a share `p` in [0, 1] over `n` >= 1 trials."""
     z = 1.959963984540054  # standard normal quantile at 0.975
-    p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     # The closed form gives exactly 0 and 1 at the ends; floating point may miss them by 1e-17.
-    low = 0.0 if successes == 0 else centre - reach
-    high = 1.0 if successes == n else centre + reach
+    low = 0.0 if p == 0 else centre - reach
+    high = 1.0 if p == 1 else centre + reach
     return Interval(p, low, high)
 
 

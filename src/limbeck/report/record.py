@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike
 
 from limbeck.errors import ConfigError
 from limbeck.report.plain import from_plain, to_plain
-from limbeck.report.results import Deferral, Evaluation, TrustCheck, Verdict
+from limbeck.report.results import Decision, Deferral, Evaluation, TrustCheck, Verdict
 
 FORMAT = 1
-Part = Literal["trust", "deferral", "cost", "size", "disagreements"]
+Part = Literal["trust", "deferral", "decision", "cost", "size", "disagreements"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,7 @@ class RunRecord:
         data: Where the rows came from.
         config_toml: The resolved configuration.
         trust, deferral, cost, size: None when not measured.
+        decision: The threshold by cost; None unless there are two classes and unequal costs.
         disagreements: None when not collected.
         missing: Why a part is None, one sentence by the name of the part.
         environment: Versions and machine, by name.
@@ -196,6 +197,7 @@ class RunRecord:
     environment: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     format: int = FORMAT
+    decision: Decision | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values; raises DataError for NaN, infinity and arrays."""

@@ -6,6 +6,7 @@ Accuracies and shares are in [0, 1], losses in nats, times in seconds, all on te
 name says otherwise.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -58,6 +59,11 @@ class ArmResult:
         steps, best_step, seconds, parameters: None for the teacher where unknown.
         curve: Training curve.
         settings: What else to know about the arm.
+        roc_auc: Area under the ROC curve, with its 95 % interval by DeLong; like all that follows,
+            None or empty unless there are two classes and both occur on test.
+        average_precision: Area under the steps of the precision-recall curve.
+        roc: (false positive rate, true positive rate), thinned for a picture.
+        precision_recall: (recall, precision), thinned for a picture.
     """
 
     name: str
@@ -86,11 +92,15 @@ class ArmResult:
     parameters: int | None = None
     curve: tuple[CurvePoint, ...] = ()
     settings: dict[str, Scalar] = field(default_factory=dict)
+    roc_auc: Interval | None = None
+    average_precision: float | None = None
+    roc: tuple[tuple[float, float], ...] = ()
+    precision_recall: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """Accuracy of `first` minus accuracy of `second`, on the same rows."""
+    """A score of `first` minus that of `second` on the same rows: accuracy, or ROC area."""
 
     first: str
     second: str
@@ -114,6 +124,10 @@ class Evaluation:
         shipped: The chosen arm.
         gain_kept: (candidate - labels only) / (teacher - labels only) in accuracy; None when the
             teacher is not significantly above the labels-only student.
+        positive: The class that the ROC and precision-recall curves are about; None unless there
+            are two classes and both occur on test.
+        positive_share: Its share of the test rows: the precision of a random ranking.
+        roc_differences: Differences of ROC areas, one for each pair of arms, by DeLong.
     """
 
     rows: int
@@ -126,6 +140,9 @@ class Evaluation:
     candidate: str
     shipped: str
     gain_kept: float | None
+    positive: str | None = None
+    positive_share: float | None = None
+    roc_differences: tuple[PairedDifference, ...] = ()
 
     def arm(self, name: str) -> ArmResult:
         """Find an arm, or the teacher, by its name."""
@@ -138,12 +155,20 @@ class Evaluation:
 
     def difference(self, first: str, second: str) -> Interval:
         """Accuracy of `first` minus accuracy of `second`, paired by row."""
-        for pair in self.differences:
-            if (pair.first, pair.second) == (first, second):
-                return pair.interval
-            if (pair.first, pair.second) == (second, first):
-                return -pair.interval
-        raise ConfigError(f"{first!r} and {second!r} were not compared; name two different arms.")
+        return _between(self.differences, first, second)
+
+    def roc_difference(self, first: str, second: str) -> Interval:
+        """ROC area of `first` minus that of `second`, on the same rows."""
+        return _between(self.roc_differences, first, second)
+
+
+def _between(pairs: Sequence[PairedDifference], first: str, second: str) -> Interval:
+    for pair in pairs:
+        if (pair.first, pair.second) == (first, second):
+            return pair.interval
+        if (pair.first, pair.second) == (second, first):
+            return -pair.interval
+    raise ConfigError(f"{first!r} and {second!r} were not compared; name two different arms.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +205,59 @@ class Deferral:
     validation: DeferralPoint
     rule: str
     currency: str = "USD"
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionCost:
+    """What one way of deciding costs on the test rows.
+
+    Args:
+        title: What people read.
+        threshold: From this probability of the positive class on it is named; 0 is always, 1 never.
+        cost: Of 1,000 rows, with its 95 % bootstrap interval.
+        saved: What 1,000 rows cost more than with the exported threshold, paired by row; None for
+            the exported threshold itself.
+        false_positives, false_negatives: Test rows.
+        accuracy: Share of test rows that are right.
+    """
+
+    title: str
+    threshold: float
+    cost: Interval
+    saved: Interval | None
+    false_positives: int
+    false_negatives: int
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The threshold on the probability of the positive class that mistakes of unequal cost want.
+
+    Args:
+        positive: The positive class.
+        cost_false_positive, cost_false_negative: As they were set.
+        threshold: The exported one.
+        bayes: cost_false_positive / (cost_false_positive + cost_false_negative).
+        cheapest: The cheapest threshold on the validation rows.
+        rule: How the exported one was chosen, as a sentence.
+        validation_rows, test_rows: How many rows of each.
+        ways: On test: the exported threshold, then 0.5, always, never.
+        validation_curve, test_curve: (threshold, cost of 1,000 rows), by rising threshold.
+    """
+
+    positive: str
+    cost_false_positive: float
+    cost_false_negative: float
+    threshold: float
+    bayes: float
+    cheapest: float
+    rule: str
+    validation_rows: int
+    test_rows: int
+    ways: tuple[DecisionCost, ...]
+    validation_curve: tuple[tuple[float, float], ...]
+    test_curve: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from limbeck.students.base import (
     seeded_linear,
 )
 from limbeck.students.factory import FactoryConfig, FactoryEncoder, FactoryModule
-from limbeck.students.folder import Predictor, load, save, seal
+from limbeck.students.folder import DecisionRule, Predictor, load, save, seal
 from limbeck.students.kinds import (
     STUDENTS,
     Settings,
@@ -34,6 +34,7 @@ from limbeck.students.text_transformer import (
 
 __all__ = [
     "STUDENTS",
+    "DecisionRule",
     "EncodedStore",
     "Encoder",
     "FactoryConfig",

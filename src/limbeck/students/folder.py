@@ -5,7 +5,7 @@ last, the hash of every file in the format that `sha256sum --check` reads. Nothi
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,23 @@ UNSEALED = (SUMS, "README.md")
 _BATCH = 1024
 
 
+@dataclass(frozen=True, slots=True)
+class DecisionRule:
+    """Of two classes, name the positive one from a probability on.
+
+    Args:
+        positive: The class, one of the two.
+        threshold: It is named where its calibrated probability is at least this, in [0, 1]; 0
+            names it always, 1 never.
+        cost_false_positive, cost_false_negative: What the threshold was chosen for.
+    """
+
+    positive: str
+    threshold: float
+    cost_false_positive: float = 1.0
+    cost_false_negative: float = 1.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictor:
     """A trained student, ready to classify rows.
@@ -42,12 +59,14 @@ class Predictor:
         threshold: Rows whose largest probability is at most this are better sent to the teacher;
             0 keeps all rows.
         extra: What was saved beside it: plain JSON values.
+        decision: Which class is named; None names the most probable one.
     """
 
     student: Student
     temperature: float
     threshold: float
     extra: Mapping[str, object]
+    decision: DecisionRule | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -55,8 +74,18 @@ class Predictor:
         return self.student.schema.classes
 
     def predict(self, rows: object) -> list[str]:
-        """Name the most probable class of each row."""
-        return [self.classes[i] for i in self.predict_proba(rows).argmax(axis=1)]
+        """Name the class of each row: the most probable one, or what the decision rule says."""
+        return [self.classes[i] for i in self.decide(self.predict_proba(rows))]
+
+    def decide(self, probs: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Position of the class to name for rows of probabilities (n, C), int64, shape (n,)."""
+        if self.decision is None:
+            best: NDArray[np.int64] = probs.argmax(axis=1)
+            return best
+        place, threshold = self.classes.index(self.decision.positive), self.decision.threshold
+        # In float64: a float32 threshold could fall on the other side of a row.
+        named = (probs[:, place].astype(np.float64) >= threshold) & (threshold < 1)
+        return np.where(named, place, 1 - place)
 
     def predict_proba(self, rows: object) -> NDArray[np.float32]:
         """Calibrated class probabilities, float32, shape (n, C).
@@ -106,6 +135,7 @@ def save(
     temperature: float = 1.0,
     threshold: float = 0.0,
     extra: Mapping[str, object] | None = None,
+    decision: DecisionRule | None = None,
 ) -> None:
     """Write a student folder.
 
@@ -115,9 +145,10 @@ def save(
         temperature: Divides the logits, > 0 and finite.
         threshold: Rows whose largest probability is at most this are deferred, in [0, 1].
         extra: Plain JSON values to keep beside it, such as measured accuracies.
+        decision: Which of two classes is named; None names the most probable class.
 
     Raises:
-        StudentError: the head, the temperature or the threshold cannot be used.
+        StudentError: the head, the temperature, the threshold or the decision cannot be used.
         StorageError: the disk is full or read-only.
     """
     width = student.module.head.out_features
@@ -130,6 +161,8 @@ def save(
         raise StudentError(f"temperature={temperature}: must be finite and > 0; 1 changes nothing.")
     if not 0 <= threshold <= 1:
         raise StudentError(f"threshold={threshold}: must be in [0, 1]; 0 defers no row.")
+    if decision is not None:
+        _check_decision(decision, student.schema.classes)
     folder = Path(folder)
     weights = {
         name: tensor.detach().cpu().contiguous()
@@ -149,10 +182,23 @@ def save(
         "schema": asdict(student.schema),
         "temperature": temperature,
         "threshold": threshold,
+        "decision": None if decision is None else asdict(decision),
         "extra": dict(extra or {}),
     }
     write_json(folder / CONFIG, config)
     seal(folder)
+
+
+def _check_decision(rule: DecisionRule, classes: Sequence[str]) -> None:
+    if len(classes) != 2 or rule.positive not in classes:
+        raise StudentError(
+            f"a decision about {rule.positive!r} needs two classes with it among them but the "
+            f"classes are {', '.join(classes)}; save without a decision."
+        )
+    if not 0 <= rule.threshold <= 1:
+        raise StudentError(
+            f"decision.threshold={rule.threshold}: must be in [0, 1], a probability."
+        )
 
 
 def seal(folder: Path) -> None:
@@ -248,11 +294,16 @@ def _rebuild(config: dict[str, Any], folder: Path, checked: frozenset[str]) -> P
     files = {name: (folder / name).read_bytes() for name in names}
     encoder = kind.encoder.from_files(config["encoder"], files)
     module = kind.module(encoder, settings, schema.num_classes, torch.Generator().manual_seed(0))
+    # Folders written before costs could be set have none.
+    rule = None if config.get("decision") is None else DecisionRule(**config["decision"])
+    if rule is not None:
+        _check_decision(rule, schema.classes)
     return Predictor(
         Student(encoder, module.eval(), schema),
         temperature=float(config["temperature"]),
         threshold=float(config["threshold"]),
         extra=dict(config["extra"]),
+        decision=rule,
     )
 
 

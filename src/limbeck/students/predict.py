@@ -41,10 +41,10 @@ def predict_file(predictor: Predictor, path: Path) -> Iterator[pa.RecordBatch]:
     for batch in read_batches(find_source(path), kinds):
         rows = normalise(batch, schema, where=str(path))
         probs = predictor.probabilities(rows)
-        top = probs.argmax(axis=1)
+        named = predictor.decide(probs)
         columns = {
-            "prediction": pa.array([predictor.classes[i] for i in top], pa.string()),
-            "confidence": pa.array(probs.max(axis=1).astype(np.float64)),
+            "prediction": pa.array([predictor.classes[i] for i in named], pa.string()),
+            "confidence": pa.array(probs[np.arange(len(named)), named].astype(np.float64)),
             "defer": pa.array(predictor.unsure(probs)),
         }
         for i, name in enumerate(predictor.classes):
