@@ -16,7 +16,7 @@ from limbeck.distill import export
 from limbeck.distill.card import write_card
 from limbeck.distill.export import export_onnx, require_extra
 from limbeck.errors import DataError, MissingExtraError, StudentError
-from limbeck.students import build, load, save
+from limbeck.students import DecisionRule, build, load, save
 
 pytest.importorskip("onnxruntime", reason="needs the extra export")
 
@@ -45,7 +45,9 @@ def make(schema: Schema, folder: Path, kind: str | None = None):
     student = build(kind, settings, schema, [rows], schema.num_classes, generator)
     with torch.no_grad():
         student.module.head.weight.mul_(200 if schema.text else 2)
-    save(student, folder, temperature=1.3, threshold=0.4)
+    # Where there are two classes, one that argmax would seldom name.
+    rule = DecisionRule("yes", 0.01, 1.0, 99.0) if schema.num_classes == 2 else None
+    save(student, folder, temperature=1.3, threshold=0.4, decision=rule)
     return student, rows
 
 
@@ -95,8 +97,10 @@ def test_the_example_agrees_without_limbeck_or_torch(exported):
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     np.testing.assert_allclose([a["probabilities"] for a in answers], expected, atol=1e-5)
-    names = [student.schema.classes[i] for i in expected.argmax(1)]
+    names = load(folder).predict(rows.to_pylist())
     assert [a["class"] for a in answers] == names
+    plain = [student.schema.classes[i] for i in expected.argmax(1)]
+    assert (names == plain) == (student.schema == TEXT)
 
 
 @pytest.mark.slow

@@ -152,6 +152,62 @@ def test_a_pool_is_needed(tmp_path):
 
 
 @pytest.mark.slow
+def test_costs_can_be_changed_afterwards_and_move_the_threshold_alone(tmp_path):
+    material = make(tmp_path)
+    plain = distill(load_config(material.run_file))
+    weights = student_bytes(tmp_path / "run")["model.safetensors"]
+    assert plain.record.decision is None
+    assert plain.evaluation.positive == "up"
+    rows = [{"a": a, "b": 0.3} for a in np.linspace(-2, 2, 60)]
+    before = limbeck.load(plain.student).predict(rows)
+
+    options = ["--decision.positive", "down", "--decision.cost-false-negative", "9"]
+    outcome = distill(load_config(material.run_file, options))
+    found = outcome.record.decision
+    assert found is not None
+    assert (found.positive, found.threshold, found.test_rows) == ("down", 0.1, 40)
+    assert "fewer than 50" in found.rule
+    assert outcome.evaluation.positive == "down"
+    assert student_bytes(tmp_path / "run")["model.safetensors"] == weights
+    assert len(material.questions()) == 150
+    student = limbeck.load(outcome.student)
+    assert student.decision is not None
+    down = student.predict_proba(rows)[:, student.classes.index("down")]
+    after = student.predict(rows)
+    assert after == ["down" if p >= 0.1 else "up" for p in down.astype(float)]
+    assert after.count("down") > before.count("down")
+    card = (outcome.student / "README.md").read_text()
+    assert "`down` from probability 0.1 on" in card
+    assert f"{found.ways[0].cost.estimate:.4g} (95% interval" in card
+    assert "a false negative costs 9" in outcome.text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--decision.cost-false-negative", "-2"], r"cost_false_negative=-2.0: must be >= 0"),
+        (["--decision.positive", "upp"], r"'upp' is none of the classes .*did you mean 'up'"),
+    ],
+)
+def test_a_bad_decision_is_refused_before_anything_is_asked(tmp_path, options, message):
+    material = make(tmp_path)
+    for job in (make_plan, distill):
+        with pytest.raises(ConfigError, match=message):
+            job(load_config(material.run_file, options))
+    assert material.questions() == []
+
+
+def test_costs_in_a_task_of_three_classes_are_refused(tmp_path):
+    material = make(tmp_path)
+    lines = (tmp_path / "labelled.csv").read_text().splitlines()
+    (tmp_path / "labelled.csv").write_text("\n".join([*lines, "1.5,0.5,side"]) + "\n")
+    config = load_config(material.run_file, ["--decision.cost-false-negative", "2"])
+    with pytest.raises(ConfigError, match=r"two classes but this one has 3"):
+        distill(config)
+    assert material.questions() == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["writes", "moments"])
 def test_killed_again_and_again_it_makes_the_same_student(finished, tmp_path, mode):
     """`writes`: once before every file, log line and commit. `moments`: 20 random SIGKILLs."""

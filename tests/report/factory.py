@@ -4,6 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from limbeck.distill.config import DecisionConfig
+from limbeck.distill.decision import Sided
+from limbeck.distill.decision import study as study_decision
 from limbeck.distill.deferral import Split, study
 from limbeck.distill.evaluate import ArmRun, TeacherRun, evaluate
 from limbeck.distill.verdict import trust_check, verdict
@@ -141,6 +144,18 @@ def make_record(
         Split(student, teacher, test.labels),
         price=840.0,
     )
+    decision = None
+    if c == 2:
+        costs = DecisionConfig(cost_false_positive=1.0, cost_false_negative=10.0)
+        heat = next(a.temperature for a in arms if a.name == chosen) or 1.0
+        seen = held.probs(ARMS[chosen][2])
+        decision = study_decision(
+            Sided.of(np.exp(tempered(np.log(seen), heat)), held.labels, 1),
+            Sided.of(np.exp(tempered(np.log(student), heat)), test.labels, 1),
+            costs,
+            positive=classes[1],
+            seed=seed,
+        )
     scored = Scored(classes, test.labels, student, probs["labels"], teacher, alpha)
     return RunRecord(
         title="Film reviews",
@@ -179,6 +194,7 @@ def make_record(
         disagreements=pick_disagreements(scored, text=lambda row: texts[row % len(texts)]),
         environment={"limbeck": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "cores": "2"},
         warnings=("114 pool rows are also in test; they were removed from the pool.",),
+        decision=decision,
     )
 
 
@@ -215,6 +231,7 @@ def bare(record: RunRecord) -> RunRecord:
         cost=None,
         size=None,
         disagreements=None,
+        decision=None,
         missing={"trust": "No arm of this run uses trust."},
         environment={},
         warnings=(),

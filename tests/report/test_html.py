@@ -127,6 +127,8 @@ def test_sections_follow_in_the_promised_order() -> None:
         "trust",
         "confusion",
         "deferral",
+        "ranking",
+        "decision",
         "training",
         "cost",
         "size",
@@ -140,7 +142,7 @@ def test_sections_follow_in_the_promised_order() -> None:
 
 def test_every_picture_has_a_title_and_a_description() -> None:
     pictures = re.findall(r"<svg[^>]*role=\"img\".*?</svg>", page(), re.S)
-    assert len(pictures) == 5
+    assert len(pictures) == 8
     for picture in pictures:
         assert re.search(r"<title id=[^>]+>[^<]+</title><desc id=[^>]+>[^<]+</desc>", picture)
 

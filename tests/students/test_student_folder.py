@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from limbeck.data.schema import Schema
 from limbeck.errors import ConfigError, LimbeckError, StudentError
 from limbeck.students import (
     STUDENTS,
+    DecisionRule,
     build,
     default_kind,
     find_kind,
@@ -29,6 +31,7 @@ from limbeck.students import (
     seal,
     settings_of,
 )
+from limbeck.students.predict import predict_file
 
 SCHEMA = Schema(text=("text",), numeric=(), category=(), label="y", classes=("no", "yes", "nein"))
 ROWS = ["not good", "", "very good indeed", "中文"]
@@ -70,6 +73,75 @@ def test_all_shapes_of_rows_mean_the_same(folder):
         np.testing.assert_array_equal(predictor.predict_proba(form), expected)
     assert predictor.predict_proba([]).shape == (0, 3)
     assert predictor.predict({"text": []}) == []
+
+
+PAIR = replace(SCHEMA, classes=("no", "yes"))
+
+
+@pytest.fixture
+def pair():
+    made = build("text_bag", {"buckets": 512}, PAIR, [], 2, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        made.module.head.weight.mul_(100)
+    return made
+
+
+@pytest.mark.parametrize("positive", ["no", "yes"])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.7, 1.0])
+def test_a_decision_names_the_positive_class_from_its_threshold_on(
+    pair, tmp_path, positive, threshold
+):
+    rows = [f"{word} {i}" for i in range(30) for word in ROWS]
+    save(pair, tmp_path / "plain", temperature=1.7)
+    rule = DecisionRule(positive, threshold, 1.0, 4.0)
+    save(pair, tmp_path / "s", temperature=1.7, decision=rule)
+    plain, decided = load(tmp_path / "plain"), load(tmp_path / "s")
+    probs = plain.predict_proba(rows)
+    place = PAIR.classes.index(positive)
+    named = probs[:, place] >= threshold if threshold < 1 else np.zeros(len(rows), bool)
+    expected = np.where(named, positive, PAIR.classes[1 - place]).tolist()
+    assert decided.decision == rule
+    assert decided.predict(rows) == expected
+    np.testing.assert_array_equal(decided.predict_proba(rows), probs)
+    assert decided.defer(rows).tolist() == plain.defer(rows).tolist()
+    if threshold == 0.5:
+        assert decided.predict(rows) == plain.predict(rows)
+    elif threshold in (0.3, 0.7):
+        assert 0 < sum(a != b for a, b in zip(expected, plain.predict(rows), strict=True)) < 120
+    (batch,) = predict_file(decided, write_rows(tmp_path / "rows.csv", rows))
+    assert batch.column("prediction").to_pylist() == expected
+    sure = probs[np.arange(len(rows)), [PAIR.classes.index(name) for name in expected]]
+    np.testing.assert_allclose(batch.column("confidence").to_numpy(), sure, rtol=1e-6)
+
+
+def write_rows(path, texts):
+    path.write_text("\n".join(["text", *texts]) + "\n")
+    return path
+
+
+def test_a_folder_written_before_there_were_decisions_names_the_most_probable_class(folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["decision"]
+    (folder / "config.json").write_text(json.dumps(config))
+    seal(folder)
+    predictor = load(folder)
+    assert predictor.decision is None
+    assert predictor.predict(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (DecisionRule("maybe", 0.5), "'maybe' needs two classes"),
+        (DecisionRule("yes", 1.5), r"decision.threshold=1\.5"),
+    ],
+)
+def test_a_decision_that_cannot_be_taken_is_not_saved(pair, student, tmp_path, rule, words):
+    with pytest.raises(StudentError, match=words):
+        save(pair, tmp_path / "s", decision=rule)
+    with pytest.raises(StudentError, match="classes are no, yes, nein"):
+        save(student, tmp_path / "s", decision=replace(rule, threshold=0.5))
+    assert not (tmp_path / "s").exists()
 
 
 def test_many_rows_go_through_in_pieces(folder):
@@ -131,6 +203,7 @@ def rewrite(folder, **changes):
     [({"format": 99}, "format 99"), ({"kind": "texty_bag"}, "did you mean 'text_bag'"),
      ({"settings": {"bukets": 3}}, "'buckets'"), ({"encoder": {}}, "cannot be used"),
      ({"schema": None}, "cannot be used"), ({"temperature": "hot"}, "cannot be used"),
+     ({"decision": {"positive": "yes", "threshold": 0.5}}, "needs two classes"),
      ({"settings": {"buckets": 511}}, "weights")],
 )  # fmt: skip
 def test_a_sealed_folder_that_makes_no_sense_is_refused(folder, changes, words):

@@ -156,7 +156,7 @@ def choose(
     bayes = costs.bayes
     if costs.false_positive == costs.false_negative:
         return 0.5, "both mistakes cost the same, so the more probable class is named"
-    plain = f"the Bayes threshold of these costs, {_short(bayes)}"
+    plain = f"the Bayes threshold of these costs, {bayes:.4g}"
     if len(validation.probs) < LEAST_ROWS:
         return bayes, f"{plain}: fewer than {LEAST_ROWS} validation rows cannot improve on it"
     saved = paired_bootstrap(
@@ -164,15 +164,15 @@ def choose(
         _cross_priced(validation, costs, seed),
         generator=generator,
     )
-    span = f"{1000 * saved.estimate:.4g} ({1000 * saved.low:.4g} to {1000 * saved.high:.4g})"
     if saved.low > 0:
         return cheapest(validation, costs), (
-            f"the cheapest on validation: cross-validated it saves {span} on 1,000 rows over the "
-            f"Bayes threshold, {_short(bayes)}"
+            f"the cheapest on validation: cross-validated, 1,000 rows cost {_thousand(saved)} less "
+            f"than at the Bayes threshold, {bayes:.4g}"
         )
+    gap = f"{_thousand(saved)} less" if saved.estimate > 0 else f"{_thousand(-saved)} more"
     return bayes, (
-        f"{plain}: the cheapest one on validation does not beat it significantly "
-        f"(cross-validated it saves {span} on 1,000 rows)"
+        f"{plain}: the cheapest one on validation does not beat it significantly (cross-validated, "
+        f"1,000 rows cost {gap})"
     )
 
 
@@ -262,5 +262,7 @@ def _scaled(interval: Interval, factor: float) -> Interval:
     return Interval(factor * interval.estimate, factor * interval.low, factor * interval.high)
 
 
-def _short(threshold: float) -> str:
-    return f"{threshold:.4g}"
+def _thousand(interval: Interval) -> str:
+    """An interval for one row as that of 1,000."""
+    found = _scaled(interval, 1000)
+    return f"{found.estimate:.4g} ({found.low:.4g} to {found.high:.4g})"

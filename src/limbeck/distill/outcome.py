@@ -6,7 +6,7 @@ from pathlib import Path
 
 from limbeck.distill.folder import RunFolder
 from limbeck.report.record import RunRecord
-from limbeck.report.results import Evaluation, Verdict
+from limbeck.report.results import Decision, Evaluation, Verdict
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,17 +47,31 @@ class Outcome:
         rows = [*found.arms, *((found.teacher,) if found.teacher else ())]
         width = max(len(row.title) for row in rows)
         lines = [self.verdict.title.upper(), *self.verdict.sentences, ""]
-        lines.append(f"{'':{width}}  accuracy  95 % interval     macro-F1    NLL")
+        ranked = "" if found.positive is None else "  ROC area"
+        lines.append(f"{'':{width}}  accuracy  95 % interval     macro-F1    NLL{ranked}")
         for row in rows:
             a = row.accuracy
+            area = "" if row.roc_auc is None else f"  {row.roc_auc.estimate:8.3f}"
             mark = "  <- ships" if row.chosen else ""
             lines.append(
                 f"{row.title:{width}}  {a.estimate:7.1%}   {a.low:6.1%} to {a.high:6.1%}  "
-                f"{row.macro_f1:8.3f}  {row.nll:5.3f}{mark}"
+                f"{row.macro_f1:8.3f}  {row.nll:5.3f}{area}{mark}"
             )
+        if self.record.decision is not None:
+            lines += ["", _decided(self.record.decision)]
         lines += ["", f"student  {self.student}", f"report   {self.report}"]
         lines.append(f"next     limbeck predict {self.student} YOUR_FILE.csv")
         return "\n".join(lines)
+
+
+def _decided(found: Decision) -> str:
+    mine, plain = found.ways[0].cost, found.ways[1].cost
+    return (
+        f"a false positive costs {found.cost_false_positive:g}, a false negative costs "
+        f"{found.cost_false_negative:g}: the student says {found.positive!r} from probability "
+        f"{found.threshold:.4g} on\n1,000 test rows cost {mine.estimate:.4g} ({mine.low:.4g} to "
+        f"{mine.high:.4g}); naming the more probable class they would cost {plain.estimate:.4g}"
+    )
 
 
 def read_outcome(folder: RunFolder) -> Outcome:

@@ -55,6 +55,19 @@ def points_span(interval: Interval) -> str:
     return f"{points(interval.low)} to {points(interval.high)}"
 
 
+def signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign: '+0.021'."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def short(value: float) -> str:
+    """A number of any size in at most four digits: '0.0476', '312.5', '12,340'."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+
+
 def fixed(value: float | None, digits: int) -> str:
     """A number with this many decimals."""
     return _NOTHING if value is None else f"{value:.{digits}f}"
@@ -106,6 +119,8 @@ FILTERS = {
     "span": span,
     "points": points,
     "points_span": points_span,
+    "signed": signed,
+    "short": short,
     "fixed": fixed,
     "number": number,
     "tiny": tiny,

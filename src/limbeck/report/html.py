@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from limbeck.report import formats, plots
+from limbeck.report import binary, formats, plots
 from limbeck.report.record import RunRecord
 from limbeck.report.results import ArmResult, VerdictKind
 
@@ -77,7 +77,13 @@ def render(record: RunRecord) -> str:
         few_classes=len(evaluation.classes) <= _TABLE_CLASSES,
         few_enough=len(evaluation.classes) <= _PAIR_CLASSES,
         wide=Markup(' class="wide"') if len(evaluation.classes) > _PAIR_CLASSES else "",
+        shapes=binary.legend_shapes(evaluation),
         plots={
+            "roc": binary.roc(evaluation) if evaluation.positive else "",
+            "precision_recall": (
+                binary.precision_recall(evaluation) if evaluation.positive else ""
+            ),
+            "cost": binary.cost(record.decision) if record.decision else "",
             "reliability": plots.reliability(shipped),
             "trust": plots.trust(record.trust) if record.trust else "",
             "curves": plots.validation_curves(evaluation),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_POINTS = 150
-_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
 
 def reliability(arm: ArmResult) -> Markup:
@@ -33,8 +33,8 @@ def reliability(arm: ArmResult) -> Markup:
     _reliability_marks(above, arm.reliability_calibrated, svg.STUDENT, hollow=False)
     _counts(below, arm.reliability, svg.MUTED, filled=False)
     _counts(below, arm.reliability_calibrated, svg.STUDENT, filled=True)
-    _percent_axis(above, y=True)
-    _percent_axis(below, x=True)
+    percent_axis(above, y=True)
+    percent_axis(below, x=True)
     above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share right")
     below.set(xlabel="how sure the student says it is", ylabel="rows")
     after = "" if arm.ece_calibrated is None else f", {arm.ece_calibrated:.3f} after scaling"
@@ -66,7 +66,7 @@ def trust(view: TrustView) -> Markup:
     below.bar(low, [-g.wrong for g in view.bins], width, align="edge", color=svg.BAD, alpha=0.75)
     below.axhline(0, color=svg.MUTED, linewidth=0.8)
     below.yaxis.set_major_formatter(lambda value, _: f"{abs(value):,.0f}")
-    _percent_axis(above, y=True)
+    percent_axis(above, y=True)
     above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="teacher is right")
     below.set(xlabel="teacher's margin: first minus second probability", ylabel="wrong | right")
     rows = sum(g.right + g.wrong for g in view.bins)
@@ -83,7 +83,7 @@ def legend_marks(evaluation: Evaluation) -> dict[str, tuple[str, str]]:
     """CSS colour and dash pattern of each arm, the same in every picture and legend."""
     marks = {}
     for i, arm in enumerate(evaluation.arms):
-        dash = _DASHES[i % len(_DASHES)]
+        dash = DASHES[i % len(DASHES)]
         pattern = "" if isinstance(dash, str) else " ".join(f"{2 * d:g}" for d in dash[1])
         marks[arm.name] = (svg.css_variable(svg.SERIES[i % len(svg.SERIES)]), pattern)
     return marks
@@ -99,10 +99,10 @@ def validation_curves(evaluation: Evaluation) -> Markup:
             [p.step for p in points],
             [p.validation_accuracy or 0.0 for p in points],
             color=svg.SERIES[i % len(svg.SERIES)],
-            linestyle=_DASHES[i % len(_DASHES)],
+            linestyle=DASHES[i % len(DASHES)],
             linewidth=2.6 if arm.chosen else 1.3,
         )
-    _percent_axis(axes, y=True)
+    percent_axis(axes, y=True)
     axes.set(xlabel="gradient steps", ylabel="validation accuracy")
     return svg.inline(
         figure,
@@ -145,7 +145,7 @@ def deferral(found: Deferral) -> Markup:
     axes.plot(shares, [p.accuracy for p in found.curve], color=svg.STUDENT)
     here = found.chosen.share, found.chosen.accuracy
     axes.plot(*here, "o", color=svg.TEACHER, markersize=7, clip_on=False, zorder=5)
-    _percent_axis(axes, x=True, y=True)
+    percent_axis(axes, x=True, y=True)
     axes.set(xlim=(0, 1), xlabel="rows sent to the teacher", ylabel="test accuracy")
     full = found.curve[-1].price / 1e6
     if full > 0:
@@ -166,7 +166,8 @@ def deferral(found: Deferral) -> Markup:
     )
 
 
-def _percent_axis(axes: "Axes", *, x: bool = False, y: bool = False) -> None:
+def percent_axis(axes: "Axes", *, x: bool = False, y: bool = False) -> None:
+    """Label an axis of shares in percent."""
     # Not PercentFormatter, which writes 97.50%.
     if x:
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
