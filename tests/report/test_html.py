@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from limbeck.report import binary, plots
 from limbeck.report.html import render
 from limbeck.report.record import RunRecord
 
@@ -191,6 +192,37 @@ def test_hostile_rows_names_and_settings_are_shown_as_text() -> None:
     text.encode()  # no lone surrogate is left
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\u202a-\u202e]", text)
     assert len(text.encode()) < 500_000
+
+
+def test_rankings_and_costs_are_told_in_numbers() -> None:
+    text = Outline(page()).text
+    found, decision = record().evaluation, record().decision
+    assert found.teacher is not None
+    assert decision is not None
+    for arm in (*found.arms, found.teacher):
+        assert arm.roc_auc is not None
+        assert f"{arm.roc_auc.estimate:.3f} {arm.roc_auc.low:.3f} to" in text
+    assert f"from probability {decision.threshold:.4g} on: the Bayes threshold" in text
+    for way in decision.ways:
+        assert f"{way.title} {way.threshold:.4g}" in text
+        assert f"{way.false_positives:,} {way.false_negatives:,} {way.accuracy:.1%}" in text
+
+
+def test_equal_costs_and_more_classes_leave_their_sections_out() -> None:
+    plain = Outline(render(replace(record(), decision=None)))
+    assert "ranking" in plain.values("id")
+    assert "decision" not in plain.values("id")
+    assert "Both mistakes cost the same" in plain.text
+    many = Outline(render(make_record(rows=300, classes=DIGITS)))
+    assert not {"ranking", "decision"} & set(many.values("id"))
+    assert "ROC" not in many.text
+
+
+def test_arms_differ_by_dash_or_mark_without_colour() -> None:
+    found = record().evaluation
+    dashes, shapes = plots.legend_marks(found), binary.legend_shapes(found)
+    told = [(dashes.get(name, ("", ""))[1], shape) for name, shape in shapes.items()]
+    assert len(set(told)) == len(found.arms) + 1
 
 
 def test_missing_parts_say_why() -> None:
