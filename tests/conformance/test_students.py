@@ -1,5 +1,6 @@
 """What every student must do, whoever wrote it. Walks the registry and installed packages."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,19 @@ from limbeck.students import (
     pad_rows,
     save,
 )
+from tests.students import tiny_bert
 
-# Settings of kinds that have some without a default.
-SETTINGS: dict[str, dict[str, object]] = {"factory": {"factory": "tests.students.networks:build"}}
-NAMES = names("students", STUDENTS)
+# Settings of kinds that have some without a default, made when they are needed.
+SETTINGS: dict[str, Callable[[], dict[str, object]]] = {
+    "factory": lambda: {"factory": "tests.students.networks:build"},
+    "huggingface": lambda: {"path": tiny_bert.shared(), "max_tokens": 16},
+}
+# Its package alone takes seconds to import.
+SLOW = {"huggingface"}
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+    for name in names("students", STUDENTS)
+]
 TEXTS = ["not good at all", "", "fine!", "word " * 40, "中文 ok", "a"] * 4
 FULL = Schema(text=("t",), numeric=("x", "y"), category=("c",), label=None, classes=("n", "y", "m"))
 
@@ -55,7 +65,7 @@ def rows_of(name: str) -> pa.RecordBatch:
 
 def make(name: str, seed: int = 0) -> Student:
     generator = torch.Generator().manual_seed(seed)
-    return build(name, SETTINGS.get(name, {}), schema_of(name), [rows_of(name)], 3, generator)
+    return build(name, SETTINGS.get(name, dict)(), schema_of(name), [rows_of(name)], 3, generator)
 
 
 def outputs(student: Student, rows: pa.RecordBatch) -> torch.Tensor:

@@ -18,7 +18,14 @@ from limbeck.teachers.config import TeacherConfig
 
 PATH_OPTIONS = (
     *("--data.labelled", "--data.pool", "--data.validation", "--data.test"),
-    *("--teacher.path", "--teacher.weights", "--out", "--ledger", "--code"),
+    *(
+        "--teacher.path",
+        "--teacher.weights",
+        "--student.settings.path",
+        "--out",
+        "--ledger",
+        "--code",
+    ),
 )
 OTHER_VARIABLES = ("LIMBECK_DATA", "LIMBECK_DEBUG")
 """Variables that are no settings: the benchmarks' data, and tracebacks."""
@@ -40,8 +47,8 @@ class StudentConfig:
     """The small model."""
 
     kind: str = ""
-    """Kind of student, such as text_bag, text_transformer, tabular, factory. Default: chosen by the
-    columns, and reported."""
+    """Kind of student, such as text_bag, text_transformer, tabular, huggingface, factory. Default:
+    chosen by the columns, and reported."""
     settings: dict[str, bool | int | float | str] = field(default_factory=dict)
     """Settings of that kind, such as buckets or hidden."""
 
@@ -257,10 +264,19 @@ def _from_folder(config: DistillConfig, folder: Path) -> DistillConfig:
         config,
         data=config.data.relative_to(folder),
         teacher=config.teacher.relative_to(folder),
+        student=_student_from(config.student, folder),
         out=(folder / config.out).resolve(),
         ledger=(folder / config.ledger).resolve(),
         code=(folder / config.code).resolve(),
     )
+
+
+def _student_from(student: StudentConfig, folder: Path) -> StudentConfig:
+    """A setting called path is one, whatever the kind of student."""
+    path = student.settings.get("path")
+    if not isinstance(path, str) or not path:
+        return student
+    return replace(student, settings={**student.settings, "path": str((folder / path).resolve())})
 
 
 def from_environment(options: Sequence[str]) -> list[str]:

@@ -243,10 +243,11 @@ def learning_rate(job: Job, step: int) -> float:
 
 @torch.no_grad()
 def predict(
-    module: StudentModule, job: Job, rows: Store, device: torch.device, batch: int = 1024
+    module: StudentModule, job: Job, rows: Store, device: torch.device, batch: int = 0
 ) -> Tensor:
     """Log-probabilities of all rows in eval mode, float32, shape (n, C), on the CPU."""
     module.eval()
+    batch = batch or module.rows_at_once
     parts = []
     for start in range(0, len(rows), batch):
         ragged = rows.take(np.arange(start, min(start + batch, len(rows)), dtype=np.int64))

@@ -10,6 +10,11 @@ from limbeck.students.base import (
 )
 from limbeck.students.factory import FactoryConfig, FactoryEncoder, FactoryModule
 from limbeck.students.folder import DecisionRule, Predictor, load, save, seal
+from limbeck.students.huggingface import (
+    HuggingfaceConfig,
+    HuggingfaceEncoder,
+    HuggingfaceModule,
+)
 from limbeck.students.kinds import (
     STUDENTS,
     Settings,
@@ -40,6 +45,9 @@ __all__ = [
     "FactoryConfig",
     "FactoryEncoder",
     "FactoryModule",
+    "HuggingfaceConfig",
+    "HuggingfaceEncoder",
+    "HuggingfaceModule",
     "Latency",
     "MemoryStore",
     "Predictor",

@@ -122,6 +122,8 @@ class StudentModule(nn.Module, ABC):
     """The settings it was built from; saved with it."""
     embedding_dim: int
     head: nn.Linear
+    rows_at_once: ClassVar[int] = 1024
+    """Rows to predict at a time: few where each takes much memory."""
 
     @abstractmethod
     def embed(self, inputs: dict[str, Tensor]) -> Tensor:

@@ -29,7 +29,6 @@ FORMAT = 1
 """Version of the folder's layout."""
 WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "SHA256SUMS"
 UNSEALED = (SUMS, "README.md")
-_BATCH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,8 @@ class Predictor:
 
     def probabilities(self, rows: pa.RecordBatch) -> NDArray[np.float32]:
         """The same for rows that have the schema's columns already."""
-        parts = [_softmax(self, batch) for batch in _slices(rows)]
+        at_once = self.student.module.rows_at_once
+        parts = [_softmax(self, batch) for batch in _slices(rows, at_once)]
         empty = np.empty((0, len(self.classes)), dtype=np.float32)
         return np.concatenate([empty, *parts])
 
@@ -114,9 +114,9 @@ class Predictor:
         return unsure
 
 
-def _slices(rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    for first in range(0, rows.num_rows, _BATCH):
-        yield rows.slice(first, _BATCH)
+def _slices(rows: pa.RecordBatch, size: int) -> Iterator[pa.RecordBatch]:
+    for first in range(0, rows.num_rows, size):
+        yield rows.slice(first, size)
 
 
 def _softmax(predictor: Predictor, rows: pa.RecordBatch) -> NDArray[np.float32]:

@@ -18,6 +18,11 @@ from limbeck.errors import ConfigError, LimbeckWarning
 from limbeck.registry import lookup
 from limbeck.students.base import Encoder, Student, StudentModule
 from limbeck.students.factory import FactoryConfig, FactoryEncoder, FactoryModule
+from limbeck.students.huggingface import (
+    HuggingfaceConfig,
+    HuggingfaceEncoder,
+    HuggingfaceModule,
+)
 from limbeck.students.tabular import TabularConfig, TabularEncoder, TabularModule
 from limbeck.students.text_bag import TextBagConfig, TextBagEncoder, TextBagModule
 from limbeck.students.text_transformer import (
@@ -77,6 +82,14 @@ STUDENTS: dict[str, StudentKind] = {
         FactoryConfig,
         FactoryEncoder,
         FactoryModule,
+        larger=False,
+    ),
+    "huggingface": StudentKind(
+        "huggingface",
+        ("text",),
+        HuggingfaceConfig,
+        HuggingfaceEncoder,
+        HuggingfaceModule,
         larger=False,
     ),
 }

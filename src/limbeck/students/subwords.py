@@ -6,10 +6,15 @@ Source: Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words wi
 ACL 2016, Section 3.2 (the merges).
 """
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from limbeck.errors import ConfigError
+
+TOKENIZER = "tokenizer.json"
+"""Name of a tokenizer's file in a student folder."""
 SAMPLED_ROWS = 20_000
 """At most so many rows are kept to train on: a pool's most frequent pieces are found in fewer."""
 
@@ -52,3 +57,23 @@ def spaced(rows: Iterable[list[str]], most: int) -> list[list[str]]:
                 continue
         kept.append(row)
     return kept
+
+
+def read_tokenizer(files: Mapping[str, bytes], digest: str) -> Tokenizer:
+    """Read `tokenizer.json` among a student's files.
+
+    Args:
+        files: By name.
+        digest: SHA-256 of the file that the student was trained with, in hexadecimal digits.
+
+    Raises:
+        ConfigError: the tokenizer is missing, another one, or broken.
+    """
+    if TOKENIZER not in files:
+        raise ConfigError(f"{TOKENIZER} is missing, without which no text can be encoded")
+    if hashlib.sha256(files[TOKENIZER]).hexdigest() != digest:
+        raise ConfigError(f"{TOKENIZER} is not the one that this student was trained with")
+    try:
+        return Tokenizer.from_str(files[TOKENIZER].decode())
+    except Exception as error:  # the package raises bare exceptions
+        raise ConfigError(f"{TOKENIZER} cannot be read ({error})") from error
