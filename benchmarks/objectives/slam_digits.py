@@ -12,6 +12,7 @@ batches from the same initial weights, so that differences are paired by seed.
 import math
 import statistics
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,13 @@ def answers(probs: Tensor) -> Answers:
     return Answers(np.zeros((len(probs), 16), np.uint8), probs)
 
 
-def one_seed(data: Data, sigma: float, seed: int, setting: Setting) -> dict[str, object]:
+def one_seed(
+    data: Data,
+    sigma: float,
+    seed: int,
+    setting: Setting,
+    arms: Mapping[str, Objective] = ARMS,
+) -> dict[str, object]:
     """Train every arm with one teacher: accuracies in percent."""
     g = torch.Generator().manual_seed(2000 + seed)
     noise = sigma * torch.randn(data.teacher_logits.shape, generator=g)
@@ -177,7 +184,7 @@ def one_seed(data: Data, sigma: float, seed: int, setting: Setting) -> dict[str,
     evidence = Evidence(known, labels, lambda p: trust.alpha(margin(p)), k)
     right = probs[data.pool].argmax(1) == data.y[data.pool]
     row: dict[str, object] = {"k": k, "teacher": 100 * float(right.float().mean())}
-    for name, objective in ARMS.items():
+    for name, objective in arms.items():
         fitted = objective.fit([], evidence)
         row[name] = 100 * train(data, fitted, probs, seed, setting)
     truth = nn.functional.one_hot(data.y, 10).float()

@@ -23,6 +23,20 @@ BAD_SETTINGS: dict[str, list[dict[str, object]]] = {
     "labels": [],
     "hard_kd": [],
     "soft_kd": [{"temperature": 0.0}, {"temperature": -1.0}],
+    "alpha_weighted": [{"target": "mild"}],
+    "fidelity": [
+        *({"beta": bad} for bad in (-1.0, float("inf"), float("nan"))),
+        {"source": "mood"},
+        {"target": "mild"},
+    ],
+    "taylor": [{"order": 0}, {"order": 1.5}],
+    "ups": [
+        {"rule": "mood"},
+        *({"positive": bad} for bad in (0.5, 1.1)),
+        *({"negative": bad} for bad in (0.0, 0.5)),
+        {"positive_spread": -0.1},
+        {"negative_spread": float("nan")},
+    ],
     "slam": [{"target": "mild"}, {"eps": 0.0}, {"eps": 1.0}],
 }
 
@@ -31,7 +45,8 @@ def answers(rows: int, seed: int = 0) -> Answers:
     g = torch.Generator().manual_seed(seed)
     probs = torch.softmax(2 * torch.randn(rows, C, generator=g), dim=1)
     ids = np.arange(rows * 16, dtype=np.uint8).reshape(rows, 16)
-    return Answers(ids, probs, torch.randn(rows, D, generator=g))
+    embeddings = torch.randn(rows, D, generator=g)
+    return Answers(ids, probs, embeddings, 0.05 * torch.rand(rows, C, generator=g))
 
 
 def fitted(name: str) -> Objective:
@@ -100,7 +115,8 @@ def test_a_row_of_a_batch_costs_what_it_costs_alone(name):
         one = objective.loss(row, None, torch.tensor([i % C]))
         torch.testing.assert_close(one[0], together[0][i])
         if objective.needs_answers:
-            alone = Answers(told.ids[i : i + 1], told.probs[i : i + 1])
+            parts = (told.ids, told.probs, told.embeddings, told.spread)
+            alone = Answers(*(part[i : i + 1] for part in parts))
             one = objective.loss(row, objective.targets(alone), None)
             torch.testing.assert_close(one[0], together[1][i])
 

@@ -20,7 +20,13 @@ FORBIDDEN = re.compile(
     re.IGNORECASE,
 )
 WHAT_A_RUN_NEEDS = ["--budget", "9", "--data.labelled", "rows.csv", "--teacher.kind", "fit"]
-FAMILIES = {"slam": "slam", "soft_kd": "kd", "hard_kd": "kd", "labels": "kd"}
+FAMILIES = {
+    "slam": "slam",
+    "soft_kd": "kd",
+    "hard_kd": "kd",
+    "labels": "kd",
+    **dict.fromkeys(("taylor", "ups", "fidelity", "alpha_weighted"), "robust"),
+}
 """Card of each registered objective: one card may tell of a family."""
 
 each_page = pytest.mark.parametrize("path", PAGES, ids=name_of)

@@ -1,10 +1,15 @@
 """How a student learns from answers: one loss a file, as a function and as an objective."""
 
+from limbeck.objectives.alpha_weighted import AlphaWeighted, alpha_weighted_loss
 from limbeck.objectives.base import Evidence, Objective, StudentOut, Targets
+from limbeck.objectives.combined import Combined
+from limbeck.objectives.fidelity import Fidelity, fidelity_weights, teacher_uncertainty
 from limbeck.objectives.halfspace import Halfspace, learn_halfspace
 from limbeck.objectives.kd import HardKD, SoftKD, hard_kd_loss, kd_loss
 from limbeck.objectives.slam import Slam, mix, slam_loss, top_mask
 from limbeck.objectives.supervised import Supervised
+from limbeck.objectives.taylor import Taylor, taylor_loss
+from limbeck.objectives.ups import Ups, select_pseudo_labels, ups_loss
 from limbeck.registry import lookup
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -12,11 +17,18 @@ OBJECTIVES: dict[str, type[Objective]] = {
     HardKD.name: HardKD,
     SoftKD.name: SoftKD,
     Slam.name: Slam,
+    AlphaWeighted.name: AlphaWeighted,
+    Fidelity.name: Fidelity,
+    Taylor.name: Taylor,
+    Ups.name: Ups,
 }
 
 __all__ = [
     "OBJECTIVES",
+    "AlphaWeighted",
+    "Combined",
     "Evidence",
+    "Fidelity",
     "Halfspace",
     "HardKD",
     "Objective",
@@ -25,13 +37,21 @@ __all__ = [
     "StudentOut",
     "Supervised",
     "Targets",
+    "Taylor",
+    "Ups",
+    "alpha_weighted_loss",
+    "fidelity_weights",
     "hard_kd_loss",
     "kd_loss",
     "learn_halfspace",
     "mix",
     "objective_class",
+    "select_pseudo_labels",
     "slam_loss",
+    "taylor_loss",
+    "teacher_uncertainty",
     "top_mask",
+    "ups_loss",
 ]
 
 

@@ -68,6 +68,10 @@ class Objective(ABC):
     name: ClassVar[str]
     needs_answers: ClassVar[bool] = True
     """False: the objective learns from labels alone and `targets` is never called."""
+    uses_trust: bool = False
+    """Whether alpha of the evidence shapes the loss."""
+    corrects_noise: bool = False
+    """Whether the loss corrects for the teacher's mistakes; a sum never holds two of this kind."""
 
     def width(self, num_classes: int) -> int:
         """Outputs that the student's head needs for C classes."""

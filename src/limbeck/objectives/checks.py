@@ -1,9 +1,14 @@
 """What every loss does with its inputs first: refuse wrong shapes, leave half precision."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from limbeck.errors import ShapeError
+from limbeck.errors import ConfigError, ShapeError
+
+Target = Literal["soft", "hard"]
+"""The teacher's whole distribution, or its most probable class."""
 
 
 def check_pair(logits: Tensor, teacher_probs: Tensor) -> None:
@@ -33,3 +38,49 @@ def working(logits: Tensor) -> Tensor:
     Half precision, which autocast gives, has no digits left for log(1 - f) when f is near 0 or 1.
     """
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def check_labels(logits: Tensor, labels: Tensor) -> None:
+    """Refuse labels that are not one class for each row of a (B, C) matrix of logits.
+
+    Raises:
+        ShapeError: a shape or the dtype is wrong.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.dtype != torch.long:
+        raise ShapeError(
+            f"the loss needs logits (B, C) and int64 labels (B,), got {tuple(logits.shape)} "
+            f"and {labels.dtype} of shape {tuple(labels.shape)}; take teacher_probs.argmax(dim=1)."
+        )
+
+
+def check_target(target: str) -> None:
+    """Refuse a target that is neither "soft" nor "hard".
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if target not in ("soft", "hard"):
+        raise ConfigError(f"target={target!r}: must be 'soft' or 'hard'.")
+
+
+def check_alpha(alpha: Tensor, rows: int) -> None:
+    """Refuse an alpha that is not one probability in (0, 1] for each of some rows.
+
+    Values are looked at on the CPU only: a GPU would have to wait for them in each step.
+
+    Raises:
+        ShapeError: it is not floating point of shape (rows,).
+        ConfigError: a value lies outside of (0, 1].
+    """
+    if alpha.shape != (rows,) or not alpha.is_floating_point():
+        raise ShapeError(
+            f"alpha must be floating point of shape ({rows},), got {alpha.dtype} of shape "
+            f"{tuple(alpha.shape)}; give one number a row, alpha.expand({rows}) for a constant."
+        )
+    if rows and alpha.device.type == "cpu":
+        low, high = (float(bound) for bound in alpha.detach().aminmax())
+        if not (low > 0 and high <= 1):
+            raise ConfigError(
+                f"alpha lies in [{low:.4g}, {high:.4g}] but is a probability in (0, 1]; pass what "
+                f"limbeck.trust has fitted."
+            )

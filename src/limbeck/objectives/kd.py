@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from limbeck.answers import Answers
-from limbeck.errors import ConfigError, ShapeError
+from limbeck.errors import ConfigError
 from limbeck.numerics.logspace import log_probs, retemper
 from limbeck.objectives.base import Evidence, Objective, StudentOut, Targets
-from limbeck.objectives.checks import check_pair, working
+from limbeck.objectives.checks import check_labels, check_pair, working
 
 
 def kd_loss(logits: Tensor, teacher_probs: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -60,12 +60,25 @@ def hard_kd_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Cost: O(B C).
     """
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.dtype != torch.long:
-        raise ShapeError(
-            f"hard_kd_loss needs logits (B, C) and int64 labels (B,), got {tuple(logits.shape)} "
-            f"and {labels.dtype} of shape {tuple(labels.shape)}; take teacher_probs.argmax(dim=1)."
-        )
+    check_labels(logits, labels)
     return functional.cross_entropy(working(logits), labels, reduction="none")
+
+
+def weighted_ce(logits: Tensor, fitted: Tensor, weight: Tensor) -> Tensor:
+    """Cross-entropy of each row times a weight that is a constant to the gradient.
+
+    Args:
+        logits: Student logits, floating point, shape (B, C).
+        fitted: Classes, int64, shape (B,), or probabilities, floating point, shape (B, C).
+        weight: Of each row, floating point, shape (B,).
+
+    Returns:
+        Shape (B,), float32 (float64 for float64 logits).
+    """
+    logits = working(logits)
+    fitted = fitted.to(logits.dtype) if fitted.is_floating_point() else fitted
+    crossed = functional.cross_entropy(logits, fitted, reduction="none")
+    return weight.detach().to(logits.dtype) * crossed
 
 
 @final

@@ -13,7 +13,7 @@ the loss's target and the gradient below are a reconstruction, checked by the te
 import copy
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Literal, Self, final
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from torch import Tensor
 from limbeck.answers import Answers
 from limbeck.errors import ConfigError, LimbeckWarning, ShapeError
 from limbeck.objectives.base import Evidence, Objective, StudentOut, Targets
-from limbeck.objectives.checks import check_pair, working
+from limbeck.objectives.checks import Target, check_alpha, check_pair, check_target, working
 from limbeck.objectives.mixing import (
     Noise,
     attracted_loss,
@@ -33,8 +33,6 @@ from limbeck.objectives.mixing import (
     ranking,
     soft_loss,
 )
-
-Target = Literal["soft", "hard"]
 
 
 def mix(
@@ -65,7 +63,7 @@ def mix(
     Cost: O(B C) time and memory.
     """
     check_pair(probs, teacher_probs)
-    _check_alpha(alpha, probs.shape[0])
+    check_alpha(alpha, probs.shape[0])
     top = top_mask(teacher_probs, k).to(probs.dtype)
     alpha, other = Noise(alpha, k, normalized).rates(probs.dtype)
     return alpha[:, None] * probs + other[:, None] * (1 - probs) * top
@@ -108,7 +106,7 @@ def slam_loss(
     (1/k if normalised) the loss pushes the student *away* from the teacher's label.
     """
     check_pair(logits, teacher_probs)
-    _check_alpha(alpha, logits.shape[0])
+    check_alpha(alpha, logits.shape[0])
     _check_settings(target, eps)
     _check_k(k, teacher_probs)
     noise = Noise(alpha, k, normalized)
@@ -153,6 +151,8 @@ class Slam(Objective):
     """
 
     name = "slam"
+    uses_trust = True
+    corrects_noise = True
 
     def __init__(
         self, *, target: Target = "soft", normalized: bool = False, eps: float = 1e-7
@@ -230,25 +230,9 @@ class Slam(Objective):
 
 
 def _check_settings(target: str, eps: float) -> None:
-    if target not in ("soft", "hard"):
-        raise ConfigError(f"target={target!r}: must be 'soft' or 'hard'.")
+    check_target(target)
     if not 0 < eps < 1:
         raise ConfigError(f"eps={eps}: must lie in (0, 1); 1e-7 keeps log mix finite in float32.")
-
-
-def _check_alpha(alpha: Tensor, rows: int) -> None:
-    if alpha.shape != (rows,) or not alpha.is_floating_point():
-        raise ShapeError(
-            f"alpha must be floating point of shape ({rows},), got {alpha.dtype} of shape "
-            f"{tuple(alpha.shape)}; give one number a row, alpha.expand({rows}) for a constant."
-        )
-    if rows and alpha.device.type == "cpu":
-        low, high = (float(bound) for bound in alpha.aminmax())
-        if not (low > 0 and high <= 1):
-            raise ConfigError(
-                f"alpha lies in [{low:.4g}, {high:.4g}] but is a probability in (0, 1]; pass what "
-                f"limbeck.trust has fitted."
-            )
 
 
 def _check_k(k: int | Tensor, teacher_probs: Tensor) -> None:
