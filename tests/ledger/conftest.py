@@ -40,15 +40,18 @@ class Shop:
         budget = Budget(queries, None if money is None else Money(money))
         return self.ledger.reserve(run, TEACHER, self.ids(*numbers), Money(worst), budget)
 
-    def record(self, reservation, *, failed=(), price=0, embeddings=None, raw=b"raw", keep=False):
-        """Record a whole reservation; the numbers in `failed` get no answer."""
+    def record(self, reservation, *, failed=(), price=0, raw=b"raw", keep=False, **more):
+        """Record a whole reservation; the numbers in `failed` get no answer.
+
+        `more` are embeddings and spread of the answers.
+        """
         ids = reservation.ids
         bad = np.array([number in failed for number in self.numbers(ids)], bool)
         n = len(ids)
         failure = ["it said nothing" if is_bad else None for is_bad in bad]
         replies = Replies(ids, [raw] * n, np.full(n, price, np.int64), failure)
         good = ids[~bad]
-        self.ledger.record(reservation, replies, Answers(good, self.probs(good), embeddings), keep)
+        self.ledger.record(reservation, replies, Answers(good, self.probs(good), **more), keep)
 
     def buy(self, *numbers, **settings):
         reservation = self.reserve(*numbers, **settings)

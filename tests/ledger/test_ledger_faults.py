@@ -10,12 +10,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from limbeck.errors import BudgetError, StorageError
-from limbeck.ledger import SqliteLedger, owners, tables
+from limbeck.errors import AnswerError, BudgetError, StorageError
+from limbeck.ledger import Budget, SqliteLedger, owners, tables
 from limbeck.ledger.connections import Connections
-from limbeck.ledger.migrations import MIGRATIONS
+from limbeck.ledger.migrations import APPLICATION_ID, MIGRATIONS
+from limbeck.teachers.base import Money
 
 from .conftest import TEACHER, Shop
 
@@ -267,9 +270,46 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path):
     file.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     file.close()
     before = path.read_bytes()
-    with pytest.raises(StorageError, match=r"schema version 2.*update Limbeck"):
+    with pytest.raises(
+        StorageError, match=rf"schema version {len(MIGRATIONS) + 1}.*update Limbeck"
+    ):
         SqliteLedger(path)
     assert path.read_bytes() == before
+
+
+def test_a_file_of_the_first_version_keeps_its_answers(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    ids, embeddings = Shop.ids(1, 2), np.array([[1.0, 2.0], [3.0, 4.0]], "<f2")
+    probs = Shop.probs(ids).numpy().astype("<f4")
+    file = sqlite3.connect(path)
+    MIGRATIONS[0](file)
+    file.execute(
+        "INSERT INTO teachers VALUES (1, ?, '{}', 3, 2), (2, 'new', '{}', NULL, NULL)", (TEACHER,)
+    )
+    for key, row, half in zip(ids, probs, embeddings, strict=True):
+        file.execute(
+            "INSERT INTO answers (teacher, question, probs, embedding, price, run, at) "
+            "VALUES (1, ?, ?, ?, 0, 'run', 0)",
+            (key.tobytes(), row.tobytes(), half.tobytes()),
+        )
+    file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    file.execute("PRAGMA user_version = 1")
+    file.commit()
+    file.close()
+
+    shop = Shop(path)
+    got = shop.answers(2, 1)
+    assert torch.equal(got.probs, Shop.probs(ids[::-1]))
+    assert got.embeddings.tolist() == [[3.0, 4.0], [1.0, 2.0]]
+    assert got.spread is None
+    # The teacher goes on as it was, and one without answers may begin with a spread.
+    with pytest.raises(AnswerError, match="but earlier none"):
+        shop.record(shop.reserve(3), embeddings=torch.zeros(1, 2), spread=torch.zeros(1, 3))
+    shop.record(shop.reserve(4), embeddings=torch.zeros(1, 2))
+    reservation = shop.ledger.reserve("run", "new", shop.ids(1), Money(0), Budget(9999))
+    shop.record(reservation, spread=torch.full((1, 3), 0.5))
+    assert shop.ledger.answers("new", shop.ids(1)).spread.tolist() == [[0.5, 0.5, 0.5]]
+    shop.ledger.close()
 
 
 def test_an_answer_of_the_wrong_length_is_not_served(shop, tmp_path):

@@ -199,6 +199,36 @@ def test_a_teacher_may_not_change_the_width_of_its_answers(shop):
     assert shop.known(2) == [False]
 
 
+def test_spread_comes_back_bit_for_bit_beside_embeddings(shop):
+    spread = torch.tensor([[0.1, 0.0, 1e-9], [0.3, 0.2, 0.1]])
+    embeddings = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    shop.record(shop.reserve(1, 2), spread=spread, embeddings=embeddings)
+    got = shop.answers(2, 1, 2)
+    assert torch.equal(got.spread, spread[[1, 0, 1]])
+    assert torch.equal(got.embeddings, embeddings[[1, 0, 1]])
+    assert torch.equal(got.probs, shop.probs(got.ids))
+    assert shop.answers().spread.shape == (0, 3)
+
+
+def test_teachers_with_and_without_spread_share_a_ledger(shop):
+    shop.buy(1)
+    ids = shop.ids(1, 2)
+    reservation = shop.ledger.reserve("run", "g" * 64, ids, Money(0), Budget(9))
+    replies = Replies(ids, [b"", b""], np.zeros(2, np.int64), [None, None])
+    answers = Answers(ids, shop.probs(ids), spread=torch.full((2, 3), 0.25))
+    shop.ledger.record(reservation, replies, answers, False)
+    assert shop.answers(1).spread is None
+    assert torch.equal(shop.ledger.answers("g" * 64, ids).spread, answers.spread)
+
+
+def test_a_teacher_may_not_begin_or_cease_to_give_a_spread(shop):
+    shop.buy(1)
+    reservation = shop.reserve(2)
+    with pytest.raises(AnswerError, match=r"gave a spread.*but earlier none.*another fingerprint"):
+        shop.record(reservation, spread=torch.zeros(1, 3))
+    assert shop.known(2) == [False]
+
+
 def test_raw_replies_are_kept_only_when_asked_for_also_of_failures(shop, tmp_path):
     shop.record(shop.reserve(1), keep=False)
     shop.record(shop.reserve(2, 3), failed=[3], keep=True)

@@ -21,6 +21,8 @@ from limbeck.errors import (
 from limbeck.teachers import (
     CallableTeacher,
     ColumnsTeacher,
+    LocalTeacher,
+    Said,
     TableTeacher,
     Teacher,
     TeacherConfig,
@@ -94,6 +96,61 @@ def test_answers_that_are_no_probabilities_are_refused_by_teacher_and_row(rows, 
     with pytest.raises(AnswerError, match=message) as caught:
         answer(saying(bad), rows)
     assert caught.value.exit_code == 2
+
+
+SPREAD = np.array([[0.25, 0.125, 0.5], [0, 0, 0], [1e-9, 0.1, 0.3]], np.float32)
+
+
+class Members(LocalTeacher):
+    """Says what it is given."""
+
+    name, fingerprint, classes, columns = "members", "1", CLASSES, ("text",)
+
+    def __init__(self, **said):
+        self.said = {"probs": GOOD} | said
+
+    def say(self, rows):
+        return Said(**self.said)
+
+
+@pytest.mark.parametrize("embeddings", [None, [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]])
+@pytest.mark.parametrize("failure", [None, [None, "it said nothing", None]])
+def test_spread_goes_through_a_reply_bit_for_bit(rows, embeddings, failure):
+    teacher = Members(spread=SPREAD, embeddings=embeddings, failure=failure)
+    (answers, ok), _ = answer(teacher, rows)
+    told = [True, failure is None, True]
+    assert ok.tolist() == told
+    assert np.array_equal(answers.spread.numpy(), SPREAD[told])
+    assert np.array_equal(answers.probs.numpy(), GOOD[told])
+    if embeddings is None:
+        assert answers.embeddings is None
+    else:
+        assert np.array_equal(answers.embeddings.numpy(), np.array(embeddings)[told])
+
+
+def test_replies_without_spread_are_what_they_always_were(rows):
+    _, replies = answer(Members(embeddings=[[1.0], [2.0], [3.0]]), rows)
+    halves = np.array([1, 2, 3], "<f2")
+    assert list(replies.raw) == [GOOD[i].tobytes() + halves[i].tobytes() for i in range(3)]
+
+
+def test_another_order_of_classes_moves_the_spread_too(rows):
+    (answers, _), _ = answer(align_classes(Members(spread=SPREAD), CLASSES[::-1]), rows)
+    assert np.array_equal(answers.spread.numpy(), SPREAD[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("spread", "message"),
+    [
+        (SPREAD[:, :2], r"members gave 2 deviations a row but the task has 3 classes"),
+        (SPREAD[:2], r"members gave deviations of shape \(2, 3\) for 3 rows"),
+        (-SPREAD, r"spread that is negative, NaN or infinite"),
+        (SPREAD * np.nan, r"spread that is negative, NaN or infinite"),
+    ],
+)
+def test_a_spread_that_is_none_is_refused(rows, spread, message):
+    with pytest.raises(AnswerError, match=message):
+        answer(Members(spread=spread), rows)
 
 
 def test_embeddings_that_do_not_fit_float16_are_refused(rows):

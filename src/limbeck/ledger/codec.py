@@ -1,4 +1,4 @@
-"""How answers lie in the ledger: probabilities as float32 bytes, embeddings as float16 bytes.
+"""How answers lie in the ledger: probabilities and their spread as float32, embeddings as float16.
 
 float16 keeps a value within a relative 2**-11 (0.05 %) where it is at least 6.2e-5 in size, and
 within an absolute 2**-25 (3e-8) below that. Beyond +-65504 it holds nothing: such values become
@@ -31,7 +31,7 @@ def key_ids(keys: Sequence[bytes]) -> NDArray[np.uint8]:
 
 
 def pack_probs(probs: Tensor) -> Iterator[bytes]:
-    """Encode each row of (n, C) probabilities as C little-endian float32."""
+    """Encode each row of (n, C) probabilities, or of their spread, as C little-endian float32."""
     yield from _rows(probs.detach().cpu().numpy().astype("<f4"))
 
 

@@ -58,7 +58,15 @@ def _first_schema(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_schema,)
+def _add_spread(connection: sqlite3.Connection) -> None:
+    """The spread of each probability over a teacher's members; no answer so far has one."""
+    connection.execute("ALTER TABLE answers ADD COLUMN spread BLOB")
+    # As with the widths, NULL says that the teacher has not answered yet.
+    connection.execute("ALTER TABLE teachers ADD COLUMN has_spread INTEGER")
+    connection.execute("UPDATE teachers SET has_spread = 0 WHERE num_classes IS NOT NULL")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_schema, _add_spread)
 
 
 def check_file(connection: sqlite3.Connection, path: Path) -> None:

@@ -7,7 +7,7 @@ leaves either all of it or nothing of it.
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from limbeck.answers import Answers
 from limbeck.errors import BudgetError, DataError, StorageError
@@ -35,7 +36,8 @@ class SqliteLedger:
     Raises:
         StorageError: full disk, read-only folder, damaged file, file of a newer Limbeck.
 
-    Cost: about 4 C + 2 D + 200 bytes an answer on the disk; 32 MiB of cache a thread at most.
+    Cost: about 4 C + 2 D + 200 bytes an answer on the disk, 4 C more with a spread; 32 MiB of cache
+    a thread at most.
     """
 
     def __init__(self, path: Path) -> None:
@@ -194,7 +196,8 @@ class SqliteLedger:
             ids: Question ids, uint8, shape (n, 16).
 
         Returns:
-            Probabilities float32 (n, C); embeddings float32 (n, D) read from float16, or None.
+            Probabilities float32 (n, C); embeddings float32 (n, D) read from float16, or None;
+            spread float32 (n, C), or None.
 
         Raises:
             DataError: a question has no answer.
@@ -213,21 +216,15 @@ class SqliteLedger:
                 f"question {missing.hex()} has no answer of teacher {fingerprint[:16]} in "
                 f"{self.path}; buy it before reading it."
             )
-        _, num_classes, embedding_dim = teacher or (0, None, None)
         rows = [found[key] for key in keys]
         try:
-            probs = unpack((probs for probs, _ in rows), "<f4", num_classes or 0)
-            embeddings = None
-            if embedding_dim is not None:
-                embeddings = unpack(
-                    (embedding or b"" for _, embedding in rows), "<f2", embedding_dim
-                )
+            parts = _unpacked(rows, teacher or tables.TeacherRow(0, 0, None, None))
         except (ValueError, TypeError) as error:
             raise StorageError(
                 f"the ledger {self.path} holds an answer of the wrong length; the file is damaged, "
                 f"put a copy back or choose another path."
             ) from error
-        return Answers(ids, probs, embeddings)
+        return Answers(ids, *parts)
 
     def spent(self, run: str) -> Spending:
         """What a run has spent so far; unknown questions count at their worst price."""
@@ -254,3 +251,17 @@ class SqliteLedger:
     def _commit(self, connection: sqlite3.Connection) -> None:
         """The one place where a change becomes real; tests put their faults here."""
         connection.execute("COMMIT")
+
+
+def _unpacked(
+    rows: Sequence[tables.Packed], teacher: tables.TeacherRow
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Probabilities, embeddings and spread of a teacher's rows; ValueError where one is missing."""
+    classes = teacher.num_classes or 0
+    probs = unpack([row[1] for row in rows], "<f4", classes)
+    embeddings = spread = None
+    if teacher.embedding_dim is not None:
+        embeddings = unpack([row[2] or b"" for row in rows], "<f2", teacher.embedding_dim)
+    if teacher.has_spread:
+        spread = unpack([row[3] or b"" for row in rows], "<f4", classes)
+    return probs, embeddings, spread

@@ -18,13 +18,17 @@ from limbeck.teachers.base import Money, Replies
 CHUNK = 1024
 """Questions in one SELECT ... IN (...)."""
 
+Packed = tuple[bytes, bytes, bytes | None, bytes | None]
+"""An answer as it lies in the file: question, probabilities, embedding, spread."""
+
 
 class TeacherRow(NamedTuple):
-    """A teacher as the ledger knows it; the widths are None before its first answer."""
+    """A teacher as the ledger knows it; all but the id are None before its first answer."""
 
     id: int
     num_classes: int | None
     embedding_dim: int | None
+    has_spread: int | None
 
 
 class Outcome(NamedTuple):
@@ -41,7 +45,8 @@ class Outcome(NamedTuple):
 def find_teacher(connection: sqlite3.Connection, fingerprint: str) -> TeacherRow | None:
     """Look a teacher up."""
     row = connection.execute(
-        "SELECT id, num_classes, embedding_dim FROM teachers WHERE fingerprint = ?", (fingerprint,)
+        "SELECT id, num_classes, embedding_dim, has_spread FROM teachers WHERE fingerprint = ?",
+        (fingerprint,),
     ).fetchone()
     return None if row is None else TeacherRow(*row)
 
@@ -71,16 +76,16 @@ def answered(connection: sqlite3.Connection, teacher: int, keys: Sequence[bytes]
 
 def read_answers(
     connection: sqlite3.Connection, teacher: int, keys: Sequence[bytes]
-) -> dict[bytes, tuple[bytes, bytes | None]]:
-    """Probabilities and embedding of each of these distinct questions that has an answer."""
-    found: dict[bytes, tuple[bytes, bytes | None]] = {}
+) -> dict[bytes, Packed]:
+    """The answer to each of these distinct questions that has one."""
+    found: dict[bytes, Packed] = {}
     for marks, chunk in _chunks(keys):
         rows = connection.execute(
-            "SELECT question, probs, embedding FROM answers "
+            "SELECT question, probs, embedding, spread FROM answers "
             f"WHERE teacher = ? AND question IN ({marks})",
             (teacher, *chunk),
         )
-        found.update((key, (probs, embedding)) for key, probs, embedding in rows)
+        found |= {row[0]: row for row in rows}
     return found
 
 
@@ -198,23 +203,31 @@ def outcomes(
 
 
 def check_width(connection: sqlite3.Connection, teacher: int, answers: Answers) -> None:
-    """Keep the widths of a teacher's first answers and refuse later ones of other widths."""
+    """Keep the form of a teacher's first answers and refuse later ones of another form."""
     if len(answers) == 0:
         return
     dim = None if answers.embeddings is None else int(answers.embeddings.shape[1])
-    fingerprint, *widths = connection.execute(
-        "SELECT fingerprint, num_classes, embedding_dim FROM teachers WHERE id = ?", (teacher,)
+    spread = int(answers.spread is not None)
+    fingerprint, *before = connection.execute(
+        "SELECT fingerprint, num_classes, embedding_dim, has_spread FROM teachers WHERE id = ?",
+        (teacher,),
     ).fetchone()
-    if widths[0] is None:
+    if before[0] is None:
         connection.execute(
-            "UPDATE teachers SET num_classes = ?, embedding_dim = ? WHERE id = ?",
-            (answers.num_classes, dim, teacher),
+            "UPDATE teachers SET num_classes = ?, embedding_dim = ?, has_spread = ? WHERE id = ?",
+            (answers.num_classes, dim, spread, teacher),
         )
-    elif widths != [answers.num_classes, dim]:
+    elif before[:2] != [answers.num_classes, dim]:
         raise AnswerError(
             f"teacher {fingerprint[:16]} gave {answers.num_classes} probabilities and an embedding "
-            f"of {dim or 'no'} values but earlier {widths[0]} and {widths[1] or 'no'}; a teacher "
+            f"of {dim or 'no'} values but earlier {before[0]} and {before[1] or 'no'}; a teacher "
             f"that answers otherwise needs another fingerprint."
+        )
+    elif before[2] != spread:
+        this, earlier = ("a", "none") if spread else ("no", "one")
+        raise AnswerError(
+            f"teacher {fingerprint[:16]} gave {this} spread of its probabilities but earlier "
+            f"{earlier}; a teacher that answers otherwise needs another fingerprint."
         )
 
 
@@ -226,12 +239,15 @@ def write_answers(
     embeddings: list[bytes] | list[None] = [None] * len(probs)
     if answers.embeddings is not None:
         embeddings = list(pack_embeddings(answers.embeddings, what="teacher answers"))
+    spread: list[bytes] | list[None] = [None] * len(probs)
+    if answers.spread is not None:
+        spread = list(pack_probs(answers.spread))
     at = now()
     connection.executemany(
-        "INSERT INTO answers (teacher, question, probs, embedding, raw, price, run, at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO answers (teacher, question, probs, embedding, spread, raw, price, run, at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         [
-            (teacher, new.key, probs[i], embeddings[i], new.raw, new.price, run, at)
+            (teacher, new.key, probs[i], embeddings[i], spread[i], new.raw, new.price, run, at)
             for new in news
             if (i := new.answer) is not None
         ],

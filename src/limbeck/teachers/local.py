@@ -1,8 +1,9 @@
 """What teachers in this process share: how probabilities and embeddings become replies and back.
 
-A raw reply is C float32 followed by D float16, the precision that the ledger keeps. Nothing is
-paid. A teacher here that gives something else than probabilities is a bug of its owner, so the
-first bad row stops the run with one sentence.
+A raw reply is C float32 followed by D float16, the precision that the ledger keeps. One with a
+spread begins with a byte 1 and has the spread's C float32 before the embedding; its odd length
+tells it from one without. Nothing is paid. A teacher here that gives something else than
+probabilities is a bug of its owner, so the first bad row stops the run with one sentence.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from limbeck.errors import AnswerError, LimbeckError, TeacherError
 from limbeck.teachers.base import Money, Replies
 
 _FLOAT16_MAX = 65504.0
+_WITH_SPREAD = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,11 +33,14 @@ class Said:
         embeddings: Shape (n, D), or None.
         failure: One sentence for each row without an answer, else None; None when all have one.
             The row's numbers are not looked at then.
+        spread: Standard deviation of each probability over members or passes, >= 0, shape (n, C),
+            or None for a teacher that has one opinion.
     """
 
     probs: ArrayLike
     embeddings: ArrayLike | None = None
     failure: Sequence[str | None] | None = None
+    spread: ArrayLike | None = None
 
 
 class LocalTeacher(ABC):
@@ -69,7 +74,8 @@ class LocalTeacher(ABC):
         """Answer rows.
 
         Raises:
-            AnswerError: the answers are not an (n, C) matrix, or embeddings do not fit float16.
+            AnswerError: the answers or their spread are not an (n, C) matrix, or embeddings do not
+                fit float16.
             TeacherError: the teacher raised something; the message tells it.
         """
         try:
@@ -98,23 +104,21 @@ class LocalTeacher(ABC):
         rows = [raw for raw in replies.raw if raw is not None]
         wide = 4 * len(self.classes)
         data = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1 if rows else wide)
-        probs = torch.from_numpy(np.ascontiguousarray(data[:, :wide]).view("<f4").astype("f4"))
+        spreads = data.shape[1] % 2  # numbers have two or four bytes, the first byte is one more
+        data = data[:, spreads:]
+        probs = _numbers(data[:, :wide], "<f4")
         check_probs(probs, what=f"{self.name}, a batch of {len(ok)} rows")
-        embeddings = None
-        if data.shape[1] > wide:
-            halves = np.ascontiguousarray(data[:, wide:]).view("<f2")
-            embeddings = torch.from_numpy(halves.astype(np.float32))
-        return Answers(replies.ids[ok], probs, embeddings), ok
+        spread = _numbers(data[:, wide : 2 * wide], "<f4") if spreads else None
+        rest = data[:, wide * (1 + spreads) :]
+        embeddings = _numbers(rest, "<f2") if rest.shape[1] else None
+        return Answers(replies.ids[ok], probs, embeddings, spread), ok
 
     def _pack(self, said: Said, ok: NDArray[np.bool_]) -> NDArray[np.uint8]:
         n = len(ok)
-        probs = self._matrix(said.probs, n, "probabilities")
-        if probs.shape[1] != len(self.classes):
-            raise AnswerError(
-                f"{self.name} gave {probs.shape[1]} probabilities a row but the task has "
-                f"{len(self.classes)} classes {list(self.classes)}; give one for each class."
-            )
-        parts = [np.ascontiguousarray(probs, "<f4").view(np.uint8)]
+        parts = [self._one_a_class(said.probs, n, "probabilities")]
+        if said.spread is not None:
+            spread = self._one_a_class(said.spread, n, "deviations")
+            parts = [np.full((n, 1), _WITH_SPREAD, np.uint8), *parts, spread]
         if said.embeddings is not None:
             embeddings = self._matrix(said.embeddings, n, "embeddings")
             bad = ok & ~(np.abs(embeddings) <= _FLOAT16_MAX).all(axis=1)
@@ -126,6 +130,15 @@ class LocalTeacher(ABC):
             halves = np.where(ok[:, None], embeddings, 0).astype("<f2")
             parts.append(halves.view(np.uint8))
         return np.concatenate(parts, axis=1)
+
+    def _one_a_class(self, values: ArrayLike, n: int, what: str) -> NDArray[np.uint8]:
+        matrix = self._matrix(values, n, what)
+        if matrix.shape[1] != len(self.classes):
+            raise AnswerError(
+                f"{self.name} gave {matrix.shape[1]} {what} a row but the task has "
+                f"{len(self.classes)} classes {list(self.classes)}; give one for each class."
+            )
+        return np.ascontiguousarray(matrix, "<f4").view(np.uint8)
 
     def _matrix(self, values: ArrayLike, n: int, what: str) -> NDArray[np.floating]:
         if isinstance(values, torch.Tensor):
@@ -143,6 +156,12 @@ class LocalTeacher(ABC):
                 f"numbers for each."
             )
         return matrix
+
+
+def _numbers(data: NDArray[np.uint8], dtype: str) -> torch.Tensor:
+    """Read the bytes of each row as numbers, float32."""
+    values = np.ascontiguousarray(data).view(dtype)
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def fingerprint_of(*parts: str | bytes) -> str:

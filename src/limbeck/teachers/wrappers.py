@@ -103,7 +103,9 @@ class _Reordered(_Wrapped):
     def parse(self, replies: Replies) -> tuple[Answers, NDArray[np.bool_]]:
         answers, ok = self._teacher.parse(replies)
         order = [self._teacher.classes.index(name) for name in self._classes]
-        return replace(answers, probs=answers.probs[:, order].contiguous()), ok
+        spread = None if answers.spread is None else answers.spread[:, order].contiguous()
+        probs = answers.probs[:, order].contiguous()
+        return replace(answers, probs=probs, spread=spread), ok
 
 
 class _Priced(_Wrapped):
