@@ -11,11 +11,13 @@ from limbeck.objectives import (
     OBJECTIVES,
     Evidence,
     Objective,
+    Snapshot,
     StudentOut,
     Targets,
     objective_class,
 )
 from limbeck.registry import names
+from limbeck.trust import NeighbourTrust
 
 C, D = 4, 6
 NAMES = names("objectives", OBJECTIVES)
@@ -37,6 +39,7 @@ BAD_SETTINGS: dict[str, list[dict[str, object]]] = {
         {"positive_spread": -0.1},
         {"negative_spread": float("nan")},
     ],
+    "weighted": [{"target": "mild"}, {"pretrain": 1.0}, {"refresh_every": -1.0}],
     "slam": [{"target": "mild"}, {"eps": 0.0}, {"eps": 1.0}],
 }
 
@@ -52,7 +55,13 @@ def answers(rows: int, seed: int = 0) -> Answers:
 def fitted(name: str) -> Objective:
     told = answers(40, seed=9)
     labels = told.probs.argmax(dim=1)
-    known = Evidence(told.probs, labels, lambda p: p.max(dim=1).values.clamp(0.5, 1.0), 3)
+    known = Evidence(
+        told.probs,
+        labels,
+        lambda p: p.max(dim=1).values.clamp(0.5, 1.0),
+        3,
+        lambda logs: NeighbourTrust.fit(told.probs, logs, labels),
+    )
     return objective_class(name)().fit([answers(16), answers(16, seed=1)], known)
 
 
@@ -187,6 +196,32 @@ def test_a_refitted_objective_with_the_saved_state_gives_the_same_loss(name):
     out = student(first, 7)
     for a, b in zip(both_losses(first, out, 7), both_losses(second, out, 7), strict=True):
         assert torch.equal(a, b)
+
+
+def refreshed(name: str) -> Objective:
+    """Fitted, and with a snapshot of a student taken in, where it takes any."""
+    objective = fitted(name)
+    told = answers(40, seed=9)
+    logs = torch.log_softmax(torch.randn(40, C, generator=torch.Generator().manual_seed(2)), dim=1)
+    pool = answers(7)
+    objective.refresh(Snapshot(logs, [(pool, torch.log_softmax(pool.probs, dim=1))]))
+    assert len(told) == len(logs)
+    return objective
+
+
+REFRESHING = [name for name in NAMES if objective_class(name).refresh is not Objective.refresh]
+
+
+@pytest.mark.parametrize("name", REFRESHING)
+def test_what_a_refresh_has_learnt_is_the_same_each_time_and_lies_in_the_state(name):
+    first, second, late = refreshed(name), refreshed(name), fitted(name)
+    assert first.refresh_every is not None
+    late.load_state_dict(first.state_dict())
+    out = student(first, 7)
+    targets = Targets({**first.targets(answers(7)).tensors, "row": torch.arange(7)})
+    losses = [objective.loss(out, targets, None) for objective in (first, second, late)]
+    assert torch.equal(losses[0], losses[1])
+    assert torch.equal(losses[0], losses[2])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,11 +14,12 @@ from limbeck.data.schema import Schema
 from limbeck.distill.batches import EndlessPermutation
 from limbeck.distill.config import TrainConfig
 from limbeck.distill.job import Job, Labelled
-from limbeck.distill.loop import learning_rate, predict, train
+from limbeck.distill.loop import learning_rate, predict, refresh_steps, train
 from limbeck.distill.views import Stacked, Subset, folds, stack, subset
-from limbeck.objectives import SoftKD, Supervised
+from limbeck.objectives import Evidence, HardKD, SoftKD, Supervised, Weighted
 from limbeck.objectives.base import Objective
 from limbeck.students import MemoryStore, Store, build, settings_of
+from limbeck.trust import NeighbourTrust
 
 SCHEMA = Schema((), ("a", "b", "c"), (), "y", ("no", "yes"))
 
@@ -40,10 +41,16 @@ class Taught:
     def __len__(self):
         return len(self.store)
 
-    def take(self, positions):
+    @property
+    def encoded(self):
+        return self.store
+
+    def answers(self, positions):
         ids = np.zeros((len(positions), 16), np.uint8)
-        answers = Answers(ids, self.probs[torch.from_numpy(positions)])
-        return self.store.take(positions), self.objective.targets(answers)
+        return Answers(ids, self.probs[torch.from_numpy(positions)])
+
+    def take(self, positions):
+        return self.store.take(positions), self.objective.targets(self.answers(positions))
 
 
 def make_job(*, steps=12, patience=0, dropout=0.5, pool=True, held_out=True, stop_at=None):
@@ -260,3 +267,108 @@ def test_folds_are_even_stratified_and_seeded():
         assert counts.max() - counts.min() <= 1
     assert np.array_equal(fold, folds(labels, 3, 0))
     assert not np.array_equal(fold, folds(labels, 3, 1))
+
+
+def weighing_job(**settings):
+    """A job whose teacher errs on every fifth row, with weights that are estimated anew."""
+    job = make_job()
+    probs = job.pool.probs.clone()
+    probs[::5] = 1 - probs[::5]
+    held_out = job.held_out
+    told = torch.nn.functional.one_hot(held_out.labels, 2).float() * 0.6 + 0.2
+    told[::4] = 1 - told[::4]
+    evidence = Evidence(
+        told,
+        held_out.labels,
+        lambda p: p.max(dim=1).values,
+        2,
+        lambda logs: NeighbourTrust.fit(told, logs, held_out.labels),
+    )
+    # Without a largest weight: a young student's would nearly all be cut to 1.
+    objective = Weighted(clip_max=100.0, **settings).fit([], evidence)
+    pool = replace(job.pool, probs=probs, objective=objective)
+    return replace(job, objective=objective, pool=pool, evidence=held_out.rows)
+
+
+def test_weights_are_estimated_after_the_start_and_then_every_so_many_epochs():
+    job = weighing_job(pretrain=0.25, refresh_every=1.0)  # 12 steps, an epoch of 30 / 8 steps
+    assert list(refresh_steps(job)) == [3, 7, 11]
+    assert list(refresh_steps(job, processes=2)) == [3, 5, 7, 9, 11]
+    assert list(refresh_steps(weighing_job(pretrain=0.25, refresh_every=0.0))) == [3]
+    assert list(refresh_steps(weighing_job(pretrain=0.0, refresh_every=0.25))) == list(range(12))
+    assert list(refresh_steps(make_job())) == []
+
+
+def test_only_labelled_rows_teach_before_the_first_estimate(accelerator, tmp_path):
+    weighted = weighing_job(pretrain=0.5, refresh_every=0.0)
+    shorter = replace(weighted, stop_at=6)
+    train(shorter, tmp_path / "a", "s", accelerator, nothing)
+    assert shorter.objective.weights is None
+    # The same steps with a loss of nothing on the pool.
+    silent = weighing_job(pretrain=0.5)
+    silent = replace(silent, pool=replace(silent.pool, probs=torch.full((30, 2), 0.5)), stop_at=6)
+    train(silent, tmp_path / "b", "s", accelerator, nothing)
+    assert same(weights(shorter), weights(silent))
+
+
+def test_the_weights_are_those_of_the_student_at_the_moment_of_the_estimate(accelerator, tmp_path):
+    job = weighing_job(pretrain=0.5, refresh_every=0.0)
+    train(replace(job, stop_at=6, held_out=None), tmp_path / "a", "s", accelerator, nothing)
+    module = copy.deepcopy(job.student.module)
+    asked = replace(job, student=replace(job.student, module=module))
+    device = torch.device("cpu")
+    near = job.objective._near(predict(module, asked, job.evidence, device))
+    expected = near.mean_weight(job.pool.probs, predict(module, asked, job.pool.store, device))
+    whole = weighing_job(pretrain=0.5, refresh_every=0.0)
+    train(replace(whole, held_out=None), tmp_path / "b", "s", accelerator, nothing)
+    found = whole.objective.weights
+    torch.testing.assert_close(found, expected.clamp(1e-3, 100.0))
+    assert len(found.unique()) > 1
+
+
+@pytest.mark.parametrize("refresh_every", [0.0, 0.5])
+def test_an_arm_that_refreshes_resumes_with_the_same_bytes(accelerator, tmp_path, refresh_every):
+    settings = {"pretrain": 0.25, "refresh_every": refresh_every}
+    whole = weighing_job(**settings)
+    train(whole, tmp_path / "whole", "s", accelerator, nothing)
+    for at in range(1, 13):
+        path = tmp_path / f"stopped{at}"
+
+        def stop(step, point, at=at):
+            if step == at:
+                raise Stop
+
+        first = weighing_job(**settings)
+        # Evaluated, and so kept, after every step: the stop falls before, on and after estimates.
+        often = replace(first.train, evaluations=12)
+        with pytest.raises(Stop):
+            train(replace(first, train=often), path, "s", accelerator, stop)
+        second = weighing_job(**settings)
+        train(replace(second, train=often), path, "s", accelerator, nothing)
+        every = weighing_job(**settings)
+        train(replace(every, train=often), tmp_path / f"every{at}", "s", accelerator, nothing)
+        assert same(weights(every), weights(second))
+        assert torch.equal(every.objective.weights, second.objective.weights)
+
+
+def test_a_teacher_that_is_right_on_validation_trains_the_student_of_hard_distillation(
+    accelerator, tmp_path
+):
+    job, plain = make_job(), make_job()
+    told = torch.nn.functional.one_hot(job.held_out.labels, 2).float() * 0.6 + 0.2
+    evidence = Evidence(
+        told,
+        job.held_out.labels,
+        lambda p: p.max(dim=1).values,
+        2,
+        lambda logs: NeighbourTrust.fit(told, logs, job.held_out.labels),
+    )
+    for one, objective in ((job, Weighted(pretrain=0.0).fit([], evidence)), (plain, HardKD())):
+        ready = replace(
+            one,
+            objective=objective,
+            pool=replace(one.pool, objective=objective),
+            evidence=one.held_out.rows,
+        )
+        train(ready, tmp_path / objective.name, "s", accelerator, nothing)
+    assert same(weights(job), weights(plain))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load as load_tensors
 
 import limbeck
 from limbeck.distill.config import load_config
@@ -256,3 +257,15 @@ def test_answers_lost_in_a_kill_of_a_priced_teacher_are_named_and_never_paid_twi
     assert cost.money == 150 * 1000
     (warning,) = [w for w in outcome.record.warnings if "may have been billed" in w]
     assert "40 answers were in flight" in warning
+
+
+def test_an_arm_that_estimates_weights_as_it_trains_runs_from_files_alone(tmp_path):
+    material = make(tmp_path)
+    arms = [f"--objective.arms={name}" for name in ("labels", "hard_kd", "weighted")]
+    outcome = distill(load_config(material.run_file, arms))
+    steps = {arm.name: arm.steps for arm in outcome.evaluation.arms}
+    assert steps == {"labels": 8, "hard_kd": 8, "weighted": 8}
+    saved = (material.folder / "run" / "checkpoints" / "weighted.safetensors").read_bytes()
+    weights = load_tensors(saved)["objective.weights"]
+    assert len(weights) == 80  # 150 answers less 30 for validation and 40 for test
+    assert bool(((weights >= 1e-3) & (weights <= 1)).all())

@@ -23,6 +23,7 @@ from limbeck.distill.views import folds, stack, subset
 from limbeck.objectives import HardKD, Slam, SoftKD, Supervised, objective_class
 from limbeck.objectives.base import Objective
 from limbeck.students.base import Student
+from limbeck.students.store import Store
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -34,6 +35,7 @@ TITLES = {
     "soft_kd": "Soft distillation",
     "slam_soft": "SLaM, soft target",
     "slam_hard": "SLaM, hard target",
+    "weighted": "Weighted distillation",
 }
 
 
@@ -44,6 +46,7 @@ class Materials:
     Args:
         student: Freshly initialised; arms train copies.
         labelled, validation: Encoded rows with true labels.
+        evidence: Encoded validation rows that have an answer: those that objectives are fitted on.
         test: Encoded test rows.
         pools: Gives the pool, with targets, of a fitted objective.
         fit: Fits an objective on the answers and the evidence.
@@ -55,6 +58,7 @@ class Materials:
     student: Student
     labelled: Labelled
     validation: Labelled
+    evidence: Store
     test: Labelled
     pools: Callable[[Objective], Pool]
     fit: Callable[[Objective], Objective]
@@ -245,6 +249,7 @@ class ArmTrainer:
             stop_at=self._m.steps,
             learning_rate=self._m.learning_rate,
             seed=self._config.seed,
+            evidence=self._m.evidence,
         )
 
     def _predict(self, job: Job, rows: Labelled) -> Tensor:

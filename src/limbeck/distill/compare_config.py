@@ -133,7 +133,7 @@ def split_arms(text: str) -> tuple[str, ...]:
     if not text:
         return ()
     arms = tuple(part.strip() for part in text.split(",") if part.strip())
-    known = names("objectives", dict.fromkeys(ARMS))
+    known = names("objectives", dict.fromkeys((*ARMS, "weighted")))
     for arm in arms:
         if arm not in known:
             raise ConfigError(

@@ -114,7 +114,7 @@ class ObjectiveConfig:
     """k is the smallest for which the teacher's top-k accuracy on validation reaches this."""
 
     def __post_init__(self) -> None:
-        known = names("objectives", dict.fromkeys(ARMS))
+        known = names("objectives", dict.fromkeys((*ARMS, "weighted")))
         unknown = [arm for arm in self.arms if arm not in known]
         if unknown:
             raise ConfigError(

@@ -70,6 +70,8 @@ class Feed:
         if self._pool_rows is not None and self._job.pool is not None:
             rows = self._mine(self._pool_rows.rows(step))
             ragged, targets = self._job.pool.take(rows)
+            if self._job.objective.refresh_every is not None:
+                targets = Targets({**targets.tensors, "row": torch.from_numpy(rows)})
             parts.append(ragged)
         pool_rows = len(parts[0]) if parts else 0
         if self._labelled_rows is not None and self._job.labelled is not None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from limbeck.answers import Answers
 from limbeck.distill.config import TrainConfig
 from limbeck.objectives.base import Objective, Targets
 from limbeck.students.base import Ragged, Student
@@ -32,6 +33,13 @@ class Pool(Protocol):
     def take(self, rows: NDArray[np.int64]) -> tuple[Ragged, Targets]:
         """Rows by position and their targets."""
 
+    def answers(self, rows: NDArray[np.int64]) -> Answers:
+        """The teacher's answers of rows by position."""
+
+    @property
+    def encoded(self) -> Store:
+        """The rows without their targets."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
@@ -49,6 +57,8 @@ class Job:
         stop_at: Step to stop at, at most `steps`.
         learning_rate: Peak of the schedule.
         seed: Seeds order and dropout.
+        evidence: Validation rows that the objective was fitted on, in its order, for an objective
+            that refreshes; else None.
     """
 
     name: str
@@ -62,3 +72,4 @@ class Job:
     stop_at: int
     learning_rate: float
     seed: int
+    evidence: Store | None = None

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from limbeck.distill import checkpoint
 from limbeck.distill.checkpoint import CurvePoint, Progress
 from limbeck.distill.feed import Feed
 from limbeck.distill.job import Job
+from limbeck.errors import ConfigError
 from limbeck.numerics.metrics import accuracy, nll
-from limbeck.objectives.base import StudentOut
+from limbeck.objectives.base import Snapshot, StudentOut
 from limbeck.students import rng
 from limbeck.students.base import StudentModule
 from limbeck.students.store import Store
@@ -98,6 +100,7 @@ class _Run:
         self.wrapped, self.optimizer = accelerator.prepare(self.module, self.optimizer)
         self.feed = Feed(job, accelerator.process_index, accelerator.num_processes)
         self.every = max(1, job.steps // job.train.evaluations)
+        self.refreshes = refresh_steps(job, accelerator.num_processes)
         # Summed on the device: reading the loss at every step would make a GPU wait.
         self.loss_sum = torch.zeros((), device=accelerator.device)
         self.kept_at = time.monotonic()
@@ -121,6 +124,8 @@ class _Run:
     def step(self, step: int) -> CurvePoint | None:
         """Take one gradient step; evaluate when it is time."""
         began = time.perf_counter()
+        if step in self.refreshes:
+            self.job.objective.refresh(self._snapshot())
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.job, step)
         self.wrapped.train()
@@ -145,13 +150,29 @@ class _Run:
         out = self.wrapped({name: t.to(device) for name, t in batch.inputs.items()})
         n = batch.pool_rows
         loss = torch.zeros((), device=device)
-        if batch.targets is not None:
+        if batch.targets is not None and step >= pretrain_steps(self.job):
             part = StudentOut(out.outputs[:n], out.embedding[:n])
             loss = loss + self.job.objective.loss(part, batch.targets.to(device), None).mean()
         if batch.labels is not None:
             part = StudentOut(out.outputs[n:], out.embedding[n:])
             loss = loss + self.job.objective.loss(part, None, batch.labels.to(device)).mean()
         return loss
+
+    def _snapshot(self) -> Snapshot:
+        """What the student says now of the objective's validation rows and of the whole pool."""
+        job = self.job
+        if job.evidence is None or job.pool is None:
+            raise ConfigError(
+                f"{job.objective.name} learns from the student as it trains and needs validation "
+                f"rows and a pool; give Job.evidence and Job.pool."
+            )
+        return Snapshot(
+            torch.cat([logs for _, logs in self._said(job.evidence)]),
+            ((job.pool.answers(rows), logs) for rows, logs in self._said(job.pool.encoded)),
+        )
+
+    def _said(self, rows: Store) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        return log_probabilities(self.module, self.job, rows, self.accelerator.device)
 
     def _evaluate(self) -> CurvePoint:
         progress = self.progress
@@ -246,15 +267,37 @@ def predict(
     module: StudentModule, job: Job, rows: Store, device: torch.device, batch: int = 0
 ) -> Tensor:
     """Log-probabilities of all rows in eval mode, float32, shape (n, C), on the CPU."""
+    return torch.cat([logs for _, logs in log_probabilities(module, job, rows, device, batch)])
+
+
+@torch.no_grad()
+def log_probabilities(
+    module: StudentModule, job: Job, rows: Store, device: torch.device, batch: int = 0
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """The same a batch at a time, each with the positions of its rows."""
     module.eval()
     batch = batch or module.rows_at_once
-    parts = []
     for start in range(0, len(rows), batch):
-        ragged = rows.take(np.arange(start, min(start + batch, len(rows)), dtype=np.int64))
-        inputs = job.student.encoder.collate(ragged)
+        places = np.arange(start, min(start + batch, len(rows)), dtype=np.int64)
+        inputs = job.student.encoder.collate(rows.take(places))
         out = module({name: t.to(device) for name, t in inputs.items()})
-        parts.append(job.objective.class_log_probs(out).cpu())
-    return torch.cat(parts)
+        yield places, job.objective.class_log_probs(out).cpu()
+
+
+def pretrain_steps(job: Job) -> int:
+    """Steps at the start in which only labelled rows teach."""
+    return round(job.objective.pretrain * job.steps)
+
+
+def refresh_steps(job: Job, processes: int = 1) -> range:
+    """Steps before which the objective learns from the student; empty for most objectives."""
+    every, first = job.objective.refresh_every, pretrain_steps(job)
+    if every is None or job.pool is None:
+        return range(0)
+    if every == 0:
+        return range(first, first + 1)
+    epoch = len(job.pool) / (job.train.pool_batch * processes)
+    return range(first, job.steps, max(1, round(every * epoch)))
 
 
 def _score(point: CurvePoint) -> tuple[float, float]:

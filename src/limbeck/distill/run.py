@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from limbeck.answers import Answers
 from limbeck.data import Dataset, Splits, find_source, prepare, sample_rows
 from limbeck.distill.acquire import Acquired, acquire
 from limbeck.distill.arms import ArmTrainer, Materials, choose, expand
@@ -31,6 +32,7 @@ from limbeck.distill.questions import (
     content_questions,
 )
 from limbeck.distill.trust import Trust, fit_trust
+from limbeck.distill.views import Subset
 from limbeck.errors import ConfigError
 from limbeck.ledger import Ledger, SqliteLedger
 from limbeck.objectives.base import Objective, Targets
@@ -267,10 +269,12 @@ def prepare_materials(
         rows=len(acquired.pool_rows),
         source=content_hash(splits.pool.content_ids[acquired.pool_rows]),
     )
+    validation = encoded("validation", splits.validation)
     return Materials(
         student=student,
         labelled=encoded("labelled", splits.labelled),
-        validation=encoded("validation", splits.validation),
+        validation=validation,
+        evidence=Subset(validation.rows, acquired.validation_rows),
         test=encoded("test", splits.test),
         pools=lambda objective: AnsweredPool(pool, acquired.book, acquired.pool_ids, objective),
         fit=lambda objective: objective.fit(
@@ -292,17 +296,21 @@ def prepare_materials(
 class AnsweredPool:
     """Encoded pool rows and, read from the ledger a minibatch at a time, their targets."""
 
-    rows: Store
+    encoded: Store
     book: AnswerBook
     ids: NDArray[np.uint8]
     objective: Objective
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.encoded)
 
     def take(self, rows: NDArray[np.int64]) -> tuple[Ragged, Targets]:
         """Rows by position and what the objective wants of them."""
-        return self.rows.take(rows), self.objective.targets(self.book.read(self.ids[rows]))
+        return self.encoded.take(rows), self.objective.targets(self.answers(rows))
+
+    def answers(self, rows: NDArray[np.int64]) -> Answers:
+        """The teacher's answers of rows by position."""
+        return self.book.read(self.ids[rows])
 
 
 def _shaping(config: DistillConfig) -> str:

@@ -12,7 +12,14 @@ from limbeck.distill.acquire import Acquired
 from limbeck.distill.config import DistillConfig
 from limbeck.errors import LimbeckWarning
 from limbeck.objectives.base import Evidence
-from limbeck.trust import ClassTrust, IsotonicTrust, choose_lower, margin, top_k
+from limbeck.trust import (
+    ClassTrust,
+    IsotonicTrust,
+    NeighbourTrust,
+    choose_lower,
+    margin,
+    top_k,
+)
 
 NAMES_ONLY = 1 - 1e-6
 """A teacher whose margins are all above this gives class names, not probabilities."""
@@ -72,7 +79,9 @@ def fit_trust(config: DistillConfig, splits: Splits, acquired: Acquired) -> Trus
     curve = IsotonicTrust.fit(margins, correct, lower=lower)
     free = _without_floor(margins, correct)
     k = top_k(probs, labels, threshold=config.objective.top_k_threshold)
-    evidence = Evidence(probs, labels, lambda answers: curve.alpha(margin(answers)), k)
+    evidence = Evidence(
+        probs, labels, lambda answers: curve.alpha(margin(answers)), k, _neighbours(probs, labels)
+    )
     return Trust(
         curve, lambda answers: free.alpha(margin(answers)), evidence, margins, correct, lower
     )
@@ -88,9 +97,20 @@ def _by_class(
     def free(answers: Tensor) -> Tensor:
         return by_class.alpha(answers.argmax(dim=1)).to(answers.dtype)
 
-    evidence = Evidence(probs, labels, lambda a: free(a).clamp_min(lower), max(2, num_classes))
+    evidence = Evidence(
+        probs,
+        labels,
+        lambda a: free(a).clamp_min(lower),
+        max(2, num_classes),
+        _neighbours(probs, labels),
+    )
     curve = IsotonicTrust.fit(margins, correct, lower=lower)
     return Trust(curve, free, evidence, margins, correct, lower)
+
+
+def _neighbours(probs: Tensor, labels: Tensor) -> Callable[[Tensor], NeighbourTrust]:
+    """Validation rows to compare pool rows with, once the student has said something of them."""
+    return lambda log_probs: NeighbourTrust.fit(probs, log_probs, labels)
 
 
 def _without_floor(margins: Tensor, correct: Tensor) -> IsotonicTrust:

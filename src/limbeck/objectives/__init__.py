@@ -1,15 +1,23 @@
 """How a student learns from answers: one loss a file, as a function and as an objective."""
 
 from limbeck.objectives.alpha_weighted import AlphaWeighted, alpha_weighted_loss
-from limbeck.objectives.base import Evidence, Objective, StudentOut, Targets
 from limbeck.objectives.combined import Combined
 from limbeck.objectives.fidelity import Fidelity, fidelity_weights, teacher_uncertainty
+from limbeck.objectives.base import (
+    Evidence,
+    Neighbours,
+    Objective,
+    Snapshot,
+    StudentOut,
+    Targets,
+)
 from limbeck.objectives.halfspace import Halfspace, learn_halfspace
 from limbeck.objectives.kd import HardKD, SoftKD, hard_kd_loss, kd_loss
 from limbeck.objectives.slam import Slam, mix, slam_loss, top_mask
 from limbeck.objectives.supervised import Supervised
 from limbeck.objectives.taylor import Taylor, taylor_loss
 from limbeck.objectives.ups import Ups, select_pseudo_labels, ups_loss
+from limbeck.objectives.weighted import Weighted, debiasing_weights, weighted_loss
 from limbeck.registry import lookup
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -21,6 +29,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     Fidelity.name: Fidelity,
     Taylor.name: Taylor,
     Ups.name: Ups,
+    Weighted.name: Weighted,
 }
 
 __all__ = [
@@ -31,8 +40,10 @@ __all__ = [
     "Fidelity",
     "Halfspace",
     "HardKD",
+    "Neighbours",
     "Objective",
     "Slam",
+    "Snapshot",
     "SoftKD",
     "StudentOut",
     "Supervised",
@@ -41,6 +52,8 @@ __all__ = [
     "Ups",
     "alpha_weighted_loss",
     "fidelity_weights",
+    "Weighted",
+    "debiasing_weights",
     "hard_kd_loss",
     "kd_loss",
     "learn_halfspace",
@@ -52,6 +65,7 @@ __all__ = [
     "teacher_uncertainty",
     "top_mask",
     "ups_loss",
+    "weighted_loss",
 ]
 
 

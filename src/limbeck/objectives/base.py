@@ -7,7 +7,7 @@ one minibatch, `loss` on what the student made of the same rows, and averages.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -54,12 +54,49 @@ class Evidence:
         alpha: Trust: teacher probabilities of any B rows, shape (B, C), to the estimated
             probability that the teacher's top class is right, in (0, 1], shape (B,).
         k: The truth is taken to be among the teacher's k most probable classes, in [2, C].
+        neighbours: Student log-probabilities of these rows, shape (V, C), to what is known of rows
+            that teacher and student judge alike; None where nobody has use for it.
     """
 
     teacher_probs: Tensor
     labels: Tensor
     alpha: Callable[[Tensor], Tensor]
     k: int
+    neighbours: "Callable[[Tensor], Neighbours] | None" = None
+
+
+class Neighbours(Protocol):
+    """What holds among a row's nearest validation rows; `limbeck.trust.NeighbourTrust` is one.
+
+    Each method takes teacher probabilities and student log-probabilities of B rows, shape (B, C)
+    both, and gives one number a row, float32, shape (B,).
+    """
+
+    def wrong_share(self, teacher_probs: Tensor, student_log_probs: Tensor) -> Tensor:
+        """Share of wrong teacher labels, in [0, 1]."""
+
+    def distortion(self, teacher_probs: Tensor, student_log_probs: Tensor) -> Tensor:
+        """Student's loss on wrong labels over that on the true ones, > 0."""
+
+    def mean_weight(self, teacher_probs: Tensor, student_log_probs: Tensor) -> Tensor:
+        """Mean of the student's loss on the truth over that on the teacher's label, > 0."""
+
+    def ratio_weight(self, teacher_probs: Tensor, student_log_probs: Tensor) -> Tensor:
+        """Summed loss on the truth over summed loss on the teacher's label, > 0."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """What the student says at one moment of its training, in evaluation mode.
+
+    Args:
+        validation_log_probs: Of the evidence's validation rows, float32, shape (V, C).
+        pool: Answers of consecutive pool rows and the student's log-probabilities of the same rows,
+            float32, shape (b, C): all rows of the pool, in order.
+    """
+
+    validation_log_probs: Tensor
+    pool: Iterable[tuple[Answers, Tensor]]
 
 
 class Objective(ABC):
@@ -72,6 +109,11 @@ class Objective(ABC):
     """Whether alpha of the evidence shapes the loss."""
     corrects_noise: bool = False
     """Whether the loss corrects for the teacher's mistakes; a sum never holds two of this kind."""
+    refresh_every: float | None = None
+    """Epochs over the pool between two calls of `refresh`; 0 for one call; None for none at all."""
+    pretrain: float = 0.0
+    """Share of the schedule, in [0, 1), in which only labelled rows teach; the first `refresh`
+    comes at its end."""
 
     def width(self, num_classes: int) -> int:
         """Outputs that the student's head needs for C classes."""
@@ -94,6 +136,14 @@ class Objective(ABC):
             targets: For pool rows: what `targets` gave of the same rows.
             labels: For labelled rows, where `targets` is None: int64, shape (B,), in [0, C).
         """
+
+    def refresh(self, snapshot: Snapshot) -> None:
+        """Learn from what the student says now, changing the objective; see `refresh_every`.
+
+        What is learnt goes into `state_dict`. While `refresh_every` is not None, the loop adds to
+        each minibatch's targets a tensor `row`, int64, shape (B,): the rows' places in the pool.
+        """
+        raise NotImplementedError(f"{self.name} sets refresh_every but has no refresh.")
 
     def label_loss(self, out: StudentOut, labels: Tensor | None) -> Tensor:
         """Cross-entropy with true labels, shape (B,): the labelled part of every objective.

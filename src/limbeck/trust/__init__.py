@@ -1,8 +1,17 @@
 """How far to believe the teacher at a row, learnt from validation rows with true labels."""
 
 from limbeck.trust.isotonic import IsotonicTrust, choose_lower, margin
+from limbeck.trust.neighbours import NeighbourTrust
 from limbeck.trust.per_class import ClassTrust
 from limbeck.trust.temperature import Temperature
 from limbeck.trust.topk import top_k
 
-__all__ = ["ClassTrust", "IsotonicTrust", "Temperature", "choose_lower", "margin", "top_k"]
+__all__ = [
+    "ClassTrust",
+    "IsotonicTrust",
+    "NeighbourTrust",
+    "Temperature",
+    "choose_lower",
+    "margin",
+    "top_k",
+]
