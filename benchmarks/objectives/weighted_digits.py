@@ -3,8 +3,9 @@
     PYTHONPATH=src python -m benchmarks.objectives.weighted_digits
 
 1797 images of 8 x 8 (they come with scikit-learn), half of them for testing; of the other half 40
-are labelled, 100 are validation rows that no student trains on, the rest is the pool. The teacher is
-a network trained on everything, spoilt with Gaussian noise on its logits. Pixels are standardised.
+are labelled, 100 are validation rows that no student trains on, the rest is the pool. The teacher
+is a network trained on everything, spoilt with Gaussian noise on its logits. Pixels are
+standardised.
 Every arm takes the same number of gradient steps from the same initial weights on the same batches;
 the weighted ones spend the first tenth on the labelled rows alone.
 """
@@ -40,8 +41,8 @@ from limbeck.storage import write_text
 from limbeck.trust import IsotonicTrust, NeighbourTrust, margin, top_k
 
 CLAIM = (
-    "With a noisy teacher weighted distillation is above hard distillation, about equal to weighing "
-    "by alpha, and below SLaM; estimating once is about as good as estimating anew every epoch."
+    "With a noisy teacher weighted distillation is above hard distillation, about equal to "
+    "weighing by alpha, and below SLaM; estimating once is about as good as anew every epoch."
 )
 PICTURE = Path(__file__).parents[2] / "docs" / "methods" / "weighted_digits.svg"
 SETTINGS = {"10 classes": (10, 2.0), "10 classes, noisier": (10, 4.0), "odd or even": (2, 2.5)}
