@@ -15,15 +15,19 @@ from limbeck.objectives import (
     HardKD,
     Objective,
     Slam,
+    Snapshot,
     SoftKD,
     StudentOut,
     Supervised,
     Targets,
     Taylor,
     Ups,
+    Weighted,
     kd_loss,
     slam_loss,
+    weighted_loss,
 )
+from limbeck.trust import NeighbourTrust
 
 G = torch.Generator().manual_seed(0)
 PROBS = torch.softmax(2 * torch.randn(6, 4, generator=G), 1)
@@ -166,3 +170,27 @@ def test_a_part_that_learns_from_labels_alone_is_refused(parts):
 def test_a_weight_that_is_no_positive_number_is_refused(weight):
     with pytest.raises(ConfigError, match="weight="):
         Combined(SoftKD(), Feature(), weight=weight)
+
+
+def test_a_part_that_refreshes_makes_the_sum_refresh_with_its_schedule():
+    known = Evidence(
+        PROBS,
+        LABELS % 4,
+        lambda p: p.max(dim=1).values,
+        2,
+        lambda logs: NeighbourTrust.fit(PROBS, logs, LABELS % 4),
+    )
+    both = Combined(Weighted(refresh_every=2.0, pretrain=0.3), Feature()).fit([TOLD], known)
+    assert (both.refresh_every, both.pretrain) == (2.0, 0.3)
+    logs = torch.log_softmax(OUT.outputs, 1)
+    both.refresh(Snapshot(logs, [(TOLD, logs)]))
+    targets = Targets({**both.targets(TOLD).tensors, "row": torch.arange(6)})
+    weights = both.state_dict()["first.weights"]
+    parts = weighted_loss(OUT.outputs, PROBS, weights)
+    feature = both.second.loss(OUT, Targets({"embeddings": TOLD.embeddings}), None)
+    torch.testing.assert_close(both.loss(OUT, targets, None), parts + feature)
+    assert Combined(Slam(), Feature()).refresh_every is None
+    restless = Feature()
+    restless.refresh_every = 1.0
+    with pytest.raises(ConfigError, match="both refresh"):
+        Combined(Weighted(), restless)

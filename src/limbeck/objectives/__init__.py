@@ -1,8 +1,6 @@
 """How a student learns from answers: one loss a file, as a function and as an objective."""
 
 from limbeck.objectives.alpha_weighted import AlphaWeighted, alpha_weighted_loss
-from limbeck.objectives.combined import Combined
-from limbeck.objectives.fidelity import Fidelity, fidelity_weights, teacher_uncertainty
 from limbeck.objectives.base import (
     Evidence,
     Neighbours,
@@ -11,6 +9,8 @@ from limbeck.objectives.base import (
     StudentOut,
     Targets,
 )
+from limbeck.objectives.combined import Combined
+from limbeck.objectives.fidelity import Fidelity, fidelity_weights, teacher_uncertainty
 from limbeck.objectives.halfspace import Halfspace, learn_halfspace
 from limbeck.objectives.kd import HardKD, SoftKD, hard_kd_loss, kd_loss
 from limbeck.objectives.slam import Slam, mix, slam_loss, top_mask
@@ -50,10 +50,10 @@ __all__ = [
     "Targets",
     "Taylor",
     "Ups",
-    "alpha_weighted_loss",
-    "fidelity_weights",
     "Weighted",
+    "alpha_weighted_loss",
     "debiasing_weights",
+    "fidelity_weights",
     "hard_kd_loss",
     "kd_loss",
     "learn_halfspace",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from limbeck.answers import Answers
 from limbeck.errors import ConfigError
-from limbeck.objectives.base import Evidence, Objective, StudentOut, Targets
+from limbeck.objectives.base import Evidence, Objective, Snapshot, StudentOut, Targets
 
 _FIRST, _SECOND = "first.", "second."
 
@@ -30,7 +30,7 @@ class Combined(Objective):
 
     Raises:
         ConfigError: the weight is not positive, a part learns from labels alone, or both parts
-            correct for the teacher's mistakes.
+            correct for the teacher's mistakes or refresh.
     """
 
     name = "combined"
@@ -50,11 +50,20 @@ class Combined(Objective):
                 f"sum would correct for the same noise twice; combine one of them with a loss "
                 f"that does not, such as one over embeddings."
             )
+        if first.refresh_every is not None and second.refresh_every is not None:
+            raise ConfigError(
+                f"{first.name} and {second.name} both refresh as they train; a sum has one schedule, "
+                f"so combine one of them with a loss that is fitted once."
+            )
         self.first = first
         self.second = second
         self.weight = weight
         self.uses_trust = first.uses_trust or second.uses_trust
         self.corrects_noise = first.corrects_noise or second.corrects_noise
+        self.refresh_every = (
+            second.refresh_every if first.refresh_every is None else first.refresh_every
+        )
+        self.pretrain = max(first.pretrain, second.pretrain)
 
     def width(self, num_classes: int) -> int:
         """Outputs that both parts need of the one head.
@@ -82,6 +91,12 @@ class Combined(Objective):
         fitted.first = self.first.fit(answers, evidence)
         fitted.second = self.second.fit(answers, evidence)
         return fitted
+
+    def refresh(self, snapshot: Snapshot) -> None:
+        """Hand the snapshot to the part that refreshes."""
+        for part in (self.first, self.second):
+            if part.refresh_every is not None:
+                part.refresh(snapshot)
 
     def targets(self, answers: Answers) -> Targets:
         """Give the targets of both parts, named `first.*` and `second.*`."""
