@@ -97,7 +97,7 @@ def test_ids_of_no_rows_are_an_empty_matrix():
 
 def test_columns_without_an_id_are_refused():
     batch = pa.record_batch({"v": pa.array([[1.0, 2.0]])})
-    with pytest.raises(DataError, match=r"'v' holds list.*text or numbers"):
+    with pytest.raises(DataError, match=r"'v' holds list.*text, numbers or images"):
         row_ids(batch, ["v"])
     with pytest.raises(DataError, match="column 'w' is needed"):
         row_ids(batch, ["w"])

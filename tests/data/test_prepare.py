@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from limbeck.data import DataConfig, Dataset, content_ids, prepare
-from limbeck.data.stage import RowWriter
+from limbeck.data.writer import RowWriter
 from limbeck.errors import ConfigError, DataError, LimbeckWarning, StorageError
 
 from .conftest import reviews, write
@@ -409,7 +409,7 @@ def test_the_record_names_every_source_with_its_hash(tmp_path):
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, monkeypatch):
     config = files(tmp_path, **four_files(tmp_path))
 
-    def full(self, batch):
+    def full(self):
         raise OSError(errno.ENOSPC, "Error writing bytes to file")
 
     with monkeypatch.context() as patch:

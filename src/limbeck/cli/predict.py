@@ -21,7 +21,8 @@ def predict(student: Path, rows: Path, /, *, out: Path | None = None, json: bool
     student
         The student folder.
     rows
-        File with the columns that the student reads (CSV, Parquet, JSONL, Arrow or npz).
+        File with the columns that the student reads (CSV, Parquet, JSONL, Arrow or npz), or folder
+        of images.
     out
         File to write: .csv, .jsonl or .parquet. Default: CSV on stdout.
     json

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from limbeck.data.dataset import Dataset
     from limbeck.data.guess import Guess, guess_schema
     from limbeck.data.ids import contains, content_ids, distinct, question_ids, row_ids
+    from limbeck.data.images import check_image
     from limbeck.data.readers import read_batches, sample_rows
     from limbeck.data.schema import Schema
     from limbeck.data.sources import Source, find_source
     from limbeck.data.splits import Splits, prepare
     from limbeck.data.tables import as_batch, as_table
+    from limbeck.data.workers import ordered_map
 
 __all__ = [
     "DataConfig",
@@ -29,12 +31,14 @@ __all__ = [
     "as_batch",
     "as_table",
     "check_columns",
+    "check_image",
     "contains",
     "content_ids",
     "distinct",
     "find_source",
     "guess_schema",
     "nearest",
+    "ordered_map",
     "prepare",
     "question_ids",
     "read_batches",
@@ -48,11 +52,13 @@ _HOMES = {
     "dataset": ("Dataset",),
     "guess": ("Guess", "guess_schema"),
     "ids": ("contains", "content_ids", "distinct", "question_ids", "row_ids"),
+    "images": ("check_image",),
     "readers": ("read_batches", "sample_rows"),
     "schema": ("Schema",),
     "sources": ("Source", "find_source"),
     "splits": ("Splits", "prepare"),
     "tables": ("as_batch", "as_table"),
+    "workers": ("ordered_map",),
 }
 
 

@@ -1,7 +1,8 @@
 """Columns of whatever type a file had, made into the few types that Limbeck works with.
 
 Text and categories become large_string without nulls (a missing string is the empty one), numbers
-become float64 (a missing number is NaN), labels become class names (a missing label is null).
+become float64 (a missing number is NaN), images large_binary (the bytes of a file), labels class
+names (a missing label is null).
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from limbeck.data.cells import image_column
 from limbeck.data.schema import Schema
 from limbeck.errors import DataError
 
@@ -34,14 +36,16 @@ def normalise(batch: pa.RecordBatch, schema: Schema, *, where: str) -> pa.Record
         DataError: a column is missing, of a type that cannot be used, or holds infinity.
     """
     check_columns(batch.schema.names, schema.inputs, where=where)
-    numeric = set(schema.numeric)
-    arrays = [
-        number_column(batch.column(name), name, where=where)
-        if name in numeric
-        else string_column(batch.column(name), name, where=where).fill_null("")
-        for name in schema.inputs
-    ]
+    arrays = [_input_column(batch.column(name), name, schema, where) for name in schema.inputs]
     return pa.RecordBatch.from_arrays(arrays, names=list(schema.inputs))
+
+
+def _input_column(column: pa.Array, name: str, schema: Schema, where: str) -> pa.Array:
+    if name in schema.image:
+        return image_column(column, name, where=where)
+    if name in schema.numeric:
+        return number_column(column, name, where=where)
+    return string_column(column, name, where=where).fill_null("")
 
 
 def check_columns(have: Sequence[str], want: Sequence[str], *, where: str) -> None:
@@ -158,8 +162,11 @@ def kept_column(column: pa.Array) -> pa.Array:
 
 
 def blank_rows(batch: pa.RecordBatch, schema: Schema) -> NDArray[np.bool_]:
-    """Rows whose text columns are all empty or white space, bool, shape (n,)."""
-    blank = np.full(batch.num_rows, bool(schema.text))
+    """Rows whose text columns are all empty or white space, bool, shape (n,).
+
+    A row with an image has something to look at, whatever its texts.
+    """
+    blank = np.full(batch.num_rows, bool(schema.text) and not schema.image)
     for name in schema.text:
         trimmed = pc.utf8_trim_whitespace(batch.column(name))
         blank &= pc.equal(trimmed, "").to_numpy(zero_copy_only=False)

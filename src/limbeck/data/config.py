@@ -10,8 +10,9 @@ from limbeck.errors import ConfigError
 class DataConfig:
     """Where rows come from and what their columns are.
 
-    A path may be a file (Parquet, CSV, TSV, JSONL, Arrow, npz), a folder of parts of one format, or
-    a pattern such as `logs/2024-*.parquet`.
+    A path may be a file (Parquet, CSV, TSV, JSONL, Arrow, npz), a folder of parts of one format, a
+    folder of images (with one sub-folder a class where they are labelled), or a pattern such as
+    `logs/2024-*.parquet`.
     """
 
     labelled: Path
@@ -28,6 +29,9 @@ class DataConfig:
     """Numeric columns; empty values are missing. Default: guessed when no column is named."""
     category: tuple[str, ...] = ()
     """Columns with few distinct strings. Default: guessed when no column is named."""
+    image: tuple[str, ...] = ()
+    """Columns of images: paths (relative to the file), bytes, or both. Default: guessed when no
+    column is named."""
     label: str = ""
     """The label column. Default: the one called label, class, target, sentiment, y, ..."""
     classes: tuple[str, ...] = ()
@@ -64,12 +68,12 @@ class DataConfig:
         )
 
     def _check_columns(self) -> None:
-        inputs = self.text + self.numeric + self.category
+        inputs = self.text + self.numeric + self.category + self.image
         for name in inputs:
             if inputs.count(name) > 1:
                 raise ConfigError(
-                    f"column '{name}' is named twice among text, numeric and category; "
-                    f"give it one role."
+                    f"column '{name}' is named twice among text, numeric, category and "
+                    f"image; give it one role."
                 )
         if self.label and self.label in inputs:
             raise ConfigError(

@@ -7,13 +7,16 @@ column in the settings turns guessing of inputs off.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from limbeck.data.cells import as_cells, is_bytes, is_cell
 from limbeck.data.columns import STRING, check_columns
 from limbeck.data.config import DataConfig
+from limbeck.data.images import ENDINGS, check_image
 from limbeck.data.schema import Schema
 from limbeck.errors import DataError
 
@@ -26,6 +29,8 @@ _UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECA
 _LONG_TEXT = 20
 _LONG_CATEGORY = 40
 _LISTED = 4
+_TRIED = 20
+_INPUTS = ("text", "numeric", "category", "image")
 _ANSWER = "it holds the teacher's answers"
 
 
@@ -43,7 +48,12 @@ class Guess:
 
 
 def guess_schema(
-    sample: pa.Table, config: DataConfig, *, where: str, answers: Sequence[str] = ()
+    sample: pa.Table,
+    config: DataConfig,
+    *,
+    where: str,
+    answers: Sequence[str] = (),
+    folder: Path = Path(),
 ) -> Guess:
     """Find the label and the input columns, as named in the settings or as they look.
 
@@ -53,6 +63,7 @@ def guess_schema(
         where: Name of the file, used in messages.
         answers: Columns that hold a teacher's answers: a student that read them would learn to copy
             the teacher, and could not be used without it.
+        folder: What paths of images are relative to.
 
     Raises:
         DataError: a named column is missing or holds answers, or nothing looks like a label or an
@@ -60,12 +71,12 @@ def guess_schema(
     """
     names = sample.schema.names
     label, notes = _label(names, config.label, where)
-    if config.text or config.numeric or config.category:
-        check_columns(names, config.text + config.numeric + config.category, where=where)
-        schema = Schema(config.text, config.numeric, config.category, label, ())
+    if config.text or config.numeric or config.category or config.image:
+        schema = Schema(config.text, config.numeric, config.category, label, (), config.image)
+        check_columns(names, schema.inputs, where=where)
         _refuse_answers(schema.inputs, answers)
         return Guess(schema, notes)
-    roles = {name: _role(sample.column(name), name) for name in names if name != label}
+    roles = {name: _role(sample.column(name), name, folder) for name in names if name != label}
     roles |= {name: ("ignore", _ANSWER) for name in answers if name in roles}
     return _inputs(roles, label, notes, where)
 
@@ -97,12 +108,14 @@ def _label(names: Sequence[str], given: str, where: str) -> tuple[str, tuple[str
 def _inputs(
     roles: dict[str, tuple[str, str]], label: str, notes: tuple[str, ...], where: str
 ) -> Guess:
-    picked: dict[str, list[str]] = {"text": [], "numeric": [], "category": [], "string": []}
+    picked: dict[str, list[str]] = {role: [] for role in (*_INPUTS, "string")}
     ignored: list[str] = []
     for name, (role, _) in roles.items():
         picked.get(role, ignored).append(name)
     said = [*notes, *_sentences(ignored, roles, "{} ignored: {}.")]
-    if not (picked["text"] or picked["numeric"] or picked["category"]):
+    if picked["image"]:
+        said += _beside_images(picked, roles)
+    if not any(picked[role] for role in _INPUTS):
         # Short strings in many forms are the only thing there is: they are the text.
         picked["text"], picked["string"] = picked["string"], []
     said += _sentences(picked["string"], roles, "{} ignored: {}; name it under text if it matters.")
@@ -112,17 +125,35 @@ def _inputs(
             unread, roles, "{} ignored because there is text ({}); name it to use it."
         )
         picked["numeric"], picked["category"] = [], []
-    for role in ("text", "numeric", "category"):
+    for role in _INPUTS:
         said += _sentences(picked[role], roles, "{} taken as " + role + ": {}.")
-    if not any(picked[role] for role in ("text", "numeric", "category")):
+    if not any(picked[role] for role in _INPUTS):
         raise DataError(
             f"{where} has no column that looks like an input beside the label '{label}' "
-            f"({' '.join(said)}); name input columns under text, numeric or category."
+            f"({' '.join(said)}); name input columns under text, numeric, category or image."
         )
     schema = Schema(
-        tuple(picked["text"]), tuple(picked["numeric"]), tuple(picked["category"]), label, ()
+        tuple(picked["text"]),
+        tuple(picked["numeric"]),
+        tuple(picked["category"]),
+        label,
+        (),
+        tuple(picked["image"]),
     )
     return Guess(schema, tuple(said))
+
+
+def _beside_images(
+    picked: dict[str, list[str]], roles: dict[str, tuple[str, str]]
+) -> Iterator[str]:
+    """One image column is read and nothing else, since most students of images read no more."""
+    first, *further = picked["image"]
+    form = "{} ignored because '" + first + "' holds images ({}); name it to use it."
+    for role in ("text", "numeric", "category", "string"):
+        yield from _sentences(picked[role], roles, form)
+        picked[role] = []
+    yield from _sentences(further, roles, form)
+    picked["image"] = [first]
 
 
 def _sentences(names: Sequence[str], roles: dict[str, tuple[str, str]], form: str) -> Iterator[str]:
@@ -138,8 +169,8 @@ def _sentences(names: Sequence[str], roles: dict[str, tuple[str, str]], form: st
         yield form.format(said + (" is" if len(group) == 1 else " are"), reason)
 
 
-def _role(column: pa.ChunkedArray, name: str) -> tuple[str, str]:
-    """A column's role (text, numeric, category, string, ignore) and the reason in words."""
+def _role(column: pa.ChunkedArray, name: str, folder: Path) -> tuple[str, str]:
+    """A column's role (text, numeric, category, string, image, ignore) and the reason in words."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
@@ -155,11 +186,30 @@ def _role(column: pa.ChunkedArray, name: str) -> tuple[str, str]:
         return "ignore", "it numbers the rows"
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return "numeric", "numbers"
+    if is_cell(kind) or is_bytes(kind):
+        return _bytes_role(values, name)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _string_role(values.cast(STRING), name)
+        return _path_role(values, folder) or _string_role(values.cast(STRING), name)
     if pa.types.is_temporal(kind):
         return "ignore", f"dates and times ({kind}) are not read"
     return "ignore", f"values of type {kind} are not read"
+
+
+def _bytes_role(values: pa.ChunkedArray, name: str) -> tuple[str, str]:
+    first = as_cells(values.slice(0, _TRIED), name, where="sample").to_pylist()
+    if any(cell["bytes"] is None or check_image(cell["bytes"]) is None for cell in first):
+        return "image", "bytes or paths of image files"
+    return "ignore", f"values of type {values.type} that are no images are not read"
+
+
+def _path_role(values: pa.ChunkedArray, folder: Path) -> tuple[str, str] | None:
+    """The role of strings that all end like image files; None for other strings."""
+    paths = [value.strip() for value in values.to_pylist() if value.strip()]
+    if not paths or not all(path.lower().endswith(ENDINGS) for path in paths):
+        return None
+    if any((folder / path).is_file() for path in paths[:_TRIED]):
+        return "image", "paths of image files"
+    return "ignore", f"its values end like image files, but there is no {folder / paths[0]}"
 
 
 def _string_role(values: pa.ChunkedArray, name: str) -> tuple[str, str]:

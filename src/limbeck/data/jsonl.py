@@ -90,7 +90,7 @@ def _column(
     values = [row.get(name) for _, row in chunk]
     if kind == "any":
         return mixed_column(values)
-    if kind == "string":
+    if kind in ("string", "image"):
         for (number, _), value in zip(chunk, values, strict=True):
             if isinstance(value, (list, dict)):
                 raise DataError(

@@ -12,6 +12,7 @@ from limbeck.data.config import DataConfig
 from limbeck.data.cut import conflicting
 from limbeck.data.dataset import Dataset
 from limbeck.data.ids import contains, distinct
+from limbeck.data.images import describe
 from limbeck.data.sources import Source
 from limbeck.data.stage import LabelBook
 from limbeck.errors import DataError, LimbeckWarning
@@ -154,7 +155,10 @@ def report_repeats(part: Part, where: str, findings: Findings) -> None:
 
 def _preview(staged: Dataset, row: int) -> str:
     values = staged.take(np.array([row])).to_pylist()[0]
-    shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
+    shown = ", ".join(
+        f"{name}={describe(value) if isinstance(value, bytes) else repr(value)}"
+        for name, value in values.items()
+    )
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
 
 

@@ -1,5 +1,6 @@
 """The record of a staged folder: does it belong to these settings and these files?"""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from limbeck.data.config import DataConfig
+from limbeck.data.folders import BY_CLASS, FLAT
 from limbeck.data.sources import Source
 from limbeck.errors import DataError
 from limbeck.storage import sha256
@@ -23,9 +25,14 @@ def settings_of(config: DataConfig, seed: int, keep: Sequence[str]) -> dict[str,
 
 
 def describe_sources(sources: Mapping[str, Source]) -> dict[str, list[dict[str, object]]]:
-    """Name, size, time of change and hash of every file of every source."""
+    """Name, size, time of change and hash of every file of every source.
+
+    A folder of images is described as one: name, size and time of change of all its files.
+    """
     return {
-        role: [
+        role: [_image_list(source)]
+        if source.format in (FLAT, BY_CLASS)
+        else [
             {
                 "path": str(file),
                 "bytes": file.stat().st_size,
@@ -35,6 +42,22 @@ def describe_sources(sources: Mapping[str, Source]) -> dict[str, list[dict[str, 
             for file in source.files
         ]
         for role, source in sources.items()
+    }
+
+
+def _image_list(source: Source) -> dict[str, object]:
+    listed = hashlib.sha256()
+    total = 0
+    for file in source.files:
+        stat = file.stat()
+        total += stat.st_size
+        name = f"{file.parent.name}/{file.name}" if source.format == BY_CLASS else file.name
+        listed.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return {
+        "path": str(source.path),
+        "images": len(source.files),
+        "bytes": total,
+        "sha256": listed.hexdigest(),
     }
 
 
@@ -56,7 +79,8 @@ def read_record(
             f"{path} is damaged ({error}); remove the folder {path.parent} and run again."
         ) from error
     for name, value in settings.items():
-        if was.get(name) != value:
+        # A setting that a folder was staged before had its default, which is empty.
+        if was.get(name) != value and (name in was or value):
             raise DataError(
                 f"{path.parent} was staged with {name} = {was.get(name)!r} but {name} = {value!r} "
                 f"is asked for now; use a new folder, or the settings of before."
@@ -67,8 +91,14 @@ def read_record(
 
 
 def _check_unchanged(folder: Path, source: Source, before: Sequence[Mapping[str, object]]) -> None:
-    same = len(source.files) == len(before)
-    for file, old in zip(source.files, before, strict=False):
+    if source.format in (FLAT, BY_CLASS):
+        now = _image_list(source)
+        same = [old.get("sha256") for old in before] == [now["sha256"]]
+        files: tuple[Path, ...] = ()
+    else:
+        same = len(source.files) == len(before)
+        files = source.files
+    for file, old in zip(files, before, strict=False):
         stat = file.stat()
         touched = (stat.st_size, stat.st_mtime_ns) != (old["bytes"], old["changed_ns"])
         # A copied file has a new time but the same bytes: only then is it read again.

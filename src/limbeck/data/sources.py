@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from limbeck.data.folders import FLAT, find_images
+from limbeck.data.images import ENDINGS
 from limbeck.errors import DataError
 
 FORMATS = {
@@ -27,7 +29,7 @@ class Source:
     Args:
         path: What the user wrote.
         files: The files, sorted by name; rows are read in this order.
-        format: One of parquet, csv, tsv, jsonl, arrow, npz.
+        format: One of parquet, csv, tsv, jsonl, arrow, npz, images, images by class.
     """
 
     path: Path
@@ -39,7 +41,8 @@ def find_source(path: Path) -> Source:
     """Find the files that a path means.
 
     Args:
-        path: A file, a folder with parts of one format, or a pattern with `*`, `?` or `[...]`.
+        path: A file, a folder with parts of one format, a folder of images (by class or not), or a
+            pattern with `*`, `?` or `[...]`.
 
     Raises:
         DataError: nothing is there, the ending is unknown, formats are mixed, or a file is empty.
@@ -47,7 +50,7 @@ def find_source(path: Path) -> Source:
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if _is_part(file)]
         if not files:
-            raise DataError(f"folder {path} holds no file that can be read; {_endings()}.")
+            return _image_source(path)
     elif path.is_file():
         files = [path]
     elif any(mark in path.name for mark in "*?["):
@@ -62,10 +65,21 @@ def find_source(path: Path) -> Source:
             f"{path} holds files of several formats ({', '.join(sorted(formats))}), expected one; "
             f"use a pattern such as {path.parent if path.is_file() else path}/*.parquet."
         )
-    for file in files:
+    # An empty image is reported with the other images that cannot be used.
+    for file in files if FLAT not in formats else ():
         if file.stat().st_size == 0:
             raise DataError(f"{file} is empty (0 bytes), expected rows; write the file again.")
     return Source(path, tuple(files), formats.pop())
+
+
+def _image_source(folder: Path) -> Source:
+    found = find_images(folder)
+    if found is None:
+        raise DataError(
+            f"folder {folder} holds no file that can be read, and no images; {_endings()}, images "
+            f"in {', '.join(ENDINGS)}."
+        )
+    return Source(folder, tuple(found[0]), found[1])
 
 
 def _is_part(file: Path) -> bool:
@@ -77,6 +91,8 @@ def _format(file: Path) -> str:
     ending = file.suffix.lower()
     if ending in FORMATS:
         return FORMATS[ending]
+    if ending in ENDINGS:
+        return FLAT
     hint = {
         ".json": "write one object a line and call it .jsonl",
         ".gz": "unpack it first",

@@ -14,6 +14,7 @@ from limbeck.data.cut import cut
 from limbeck.data.dataset import Dataset
 from limbeck.data.guess import guess_schema
 from limbeck.data.ids import distinct
+from limbeck.data.looks import Seen
 from limbeck.data.parts import (
     Findings,
     Part,
@@ -158,17 +159,23 @@ def _stage(
     keep: tuple[str, ...],
 ) -> dict[str, object]:
     first = sources["labelled"]
-    guess = guess_schema(sample_rows(first), config, where=str(first.path), answers=keep)
+    guess = guess_schema(
+        sample_rows(first),
+        config,
+        where=str(first.path),
+        answers=keep,
+        folder=first.files[0].parent,
+    )
     layout = Layout(guess.schema, keep)
     # Labelled rows are never asked about, unless validation or test rows are cut from them.
     own = Layout(guess.schema) if {"validation", "test"} <= set(sources) else layout
     findings = Findings(list(guess.notes))
-    book = LabelBook()
+    book, seen = LabelBook(), Seen()
     parts: dict[str, Part] = {}
     for role in (role for role in LABELLED_ROLES if role in sources):
         path = folder / f"staging-{role}.arrow"
         shape = own if role == "labelled" else layout
-        staged, codes = stage_labelled(sources[role], shape, book, path, role=role)
+        staged, codes = stage_labelled(sources[role], shape, book, path, seen, role=role)
         if role == "labelled":
             classes = class_names(config, book, codes, str(sources[role].path), findings)
         labels = class_positions(codes, book, classes, str(sources[role].path))
@@ -189,8 +196,10 @@ def _stage(
         f"{joined} rows of {first.path} have no label and join the pool.",
     )
     if "pool" in sources or joined:
-        batches = _pool_batches(parts["labelled"].staged, unlabelled, sources.get("pool"), layout)
-        rows["pool"] = _stage_pool(parts, batches, schema, folder / "pool.arrow", findings)
+        staged = parts["labelled"].staged
+        batches = _pool_batches(staged, unlabelled, sources.get("pool"), layout, seen)
+        rows["pool"] = _stage_pool(parts, batches, schema, folder / "pool.arrow", findings, seen)
+    findings.notes += seen.notes()
     return {
         "schema": asdict(schema),
         "rows": rows,
@@ -237,11 +246,19 @@ def _stage_pool(
     schema: Schema,
     path: Path,
     findings: Findings,
+    seen: Seen,
 ) -> int:
     counts = stage_pool(batches, schema, {role: parts[role].ids for role in LABELLED_ROLES}, path)
     rows = counts.pop("rows")
     blank = counts.pop("blank")
     findings.add("pool blank", blank, f"{blank} pool rows with an empty text were left out.")
+    unreadable = counts.pop("unreadable")
+    findings.add(
+        "pool images that cannot be read",
+        unreadable,
+        f"{unreadable} pool rows with an image that cannot be read were left out, such as "
+        f"{seen.first_fault}.",
+    )
     for role, count in counts.items():
         findings.add(
             f"pool repeats {role}",
@@ -258,7 +275,11 @@ def _stage_pool(
 
 
 def _pool_batches(
-    staged: Dataset, unlabelled: NDArray[np.bool_], pool: Source | None, layout: Layout
+    staged: Dataset,
+    unlabelled: NDArray[np.bool_],
+    pool: Source | None,
+    layout: Layout,
+    seen: Seen,
 ) -> Iterator[pa.RecordBatch]:
     """Rows of the labelled file that have no label, then the rows of the pool file."""
     start = 0
@@ -266,7 +287,7 @@ def _pool_batches(
         yield batch.filter(pa.array(unlabelled[start : start + batch.num_rows]))
         start += batch.num_rows
     if pool is not None:
-        yield from typed_batches(pool, layout)
+        yield from typed_batches(pool, layout, seen)
 
 
 def _clean(folder: Path) -> None:

@@ -5,7 +5,6 @@ resumed run neither parses nor hashes anything, and sees the same rows even if i
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,16 +15,13 @@ from numpy.typing import NDArray
 from limbeck.data.columns import blank_rows, kept_column, label_column, normalise
 from limbeck.data.dataset import ID_COLUMN, LABEL_COLUMN, Dataset
 from limbeck.data.ids import as_arrow, contains, content_ids
-from limbeck.data.readers import Kind, read_batches
+from limbeck.data.looks import Seen, looked_at
+from limbeck.data.readers import Kind, input_kinds, read_batches
 from limbeck.data.schema import Schema
 from limbeck.data.sources import Source
+from limbeck.data.writer import CHUNK_ROWS, row_writer
 from limbeck.errors import DataError
-from limbeck.storage import atomic_path
 
-CHUNK_ROWS = 65_536
-"""Most rows in a record batch of a staged file."""
-_CHUNK_BYTES = 8 << 20
-_LEAST_CHUNK_ROWS = 1_024
 _MOST_CLASSES = 10_000
 
 
@@ -64,10 +60,7 @@ class Layout:
 
     def kinds(self, *, label: bool) -> dict[str, Kind]:
         """How the readers should read each column."""
-        numeric = set(self.schema.numeric)
-        kinds: dict[str, Kind] = {
-            name: "number" if name in numeric else "string" for name in self.schema.inputs
-        }
+        kinds = input_kinds(self.schema)
         for name in self.keep:
             kinds.setdefault(name, "any")
         if label and self.schema.label:
@@ -84,56 +77,8 @@ class Layout:
         return pa.RecordBatch.from_arrays([*arrays, ids], names=names)
 
 
-@dataclass(slots=True)
-class RowWriter:
-    """Gathers batches of any size into record batches of one fixed size."""
-
-    sink: pa.NativeFile
-    rows: int = 0
-    _writer: pa.ipc.RecordBatchFileWriter | None = None
-    _size: int = CHUNK_ROWS
-    _waiting: list[pa.RecordBatch] = field(default_factory=list)
-    _waiting_rows: int = 0
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows; they reach the file when a whole record batch is there."""
-        if batch.num_rows == 0:
-            return
-        if self._writer is None:
-            self._writer = pa.ipc.new_file(self.sink, batch.schema)
-            self._size = _chunk_rows(batch)
-        self.rows += batch.num_rows
-        self._waiting.append(batch)
-        self._waiting_rows += batch.num_rows
-        while self._waiting_rows >= self._size:
-            self._flush(self._size)
-
-    def close(self) -> None:
-        """Write what waits, and the end of the file."""
-        if self._writer is not None:
-            if self._waiting_rows:
-                self._flush(self._waiting_rows)
-            self._writer.close()
-
-    def _flush(self, rows: int) -> None:
-        assert self._writer is not None  # write() has opened it
-        table = pa.Table.from_batches(self._waiting)
-        self._writer.write_batch(_one_batch(table.slice(0, rows)))
-        self._waiting = table.slice(rows).to_batches()
-        self._waiting_rows -= rows
-
-
-@contextmanager
-def row_writer(path: Path) -> Iterator[RowWriter]:
-    """Write a staged file that appears whole or not at all."""
-    with atomic_path(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
-        writer = RowWriter(sink)
-        yield writer
-        writer.close()
-
-
 def stage_labelled(
-    source: Source, layout: Layout, book: LabelBook, path: Path, *, role: str
+    source: Source, layout: Layout, book: LabelBook, path: Path, seen: Seen, *, role: str
 ) -> tuple[Dataset, NDArray[np.int64]]:
     """Stage a source that has a label column.
 
@@ -142,26 +87,33 @@ def stage_labelled(
         layout: The columns to read.
         book: Gives codes to class names; new ones are added.
         path: The file to write.
+        seen: Learns what the images are like.
         role: "labelled", where a label may be missing, or "validation" or "test".
 
     Returns:
         The staged rows, and the code of each label, int64, shape (n,), -1 where it is missing.
 
     Raises:
-        DataError: no rows, blank texts, or missing labels where they are needed.
+        DataError: no rows, blank texts, images that cannot be used, or missing labels where they
+            are needed. Images without a label stay as nulls.
     """
     label = layout.schema.label or ""
     codes: list[NDArray[np.int64]] = []
     blank = 0
+    faults: list[str] = []
+    where = str(source.path)
     with row_writer(path) as writer:
-        for batch in read_batches(source, layout.kinds(label=True)):
-            names = label_column(batch.column(label), label, where=str(source.path))
-            code = book.encode(names, where=f"column '{label}' of {source.path}")
-            rows = layout.typed(batch, where=str(source.path))
+        batches = read_batches(source, layout.kinds(label=True))
+        for looked in looked_at(batches, layout.schema.image, seen, where=where):
+            batch = looked.batch
+            names = label_column(batch.column(label), label, where=where)
+            code = book.encode(names, where=f"column '{label}' of {where}")
+            rows = layout.typed(batch, where=where)
+            faults += [fault for row, fault in looked.faults.items() if code[row] >= 0]
             blank += int((blank_rows(rows, layout.schema) & (code >= 0)).sum())
             codes.append(code)
             writer.write(rows)
-        _check_labelled(source, role, codes, blank)
+        _check_labelled(source, role, codes, blank, faults)
     return Dataset.open(path, layout.schema), np.concatenate(codes)
 
 
@@ -180,28 +132,33 @@ def stage_pool(
         path: The file to write.
 
     Returns:
-        Rows written, blank rows left out ("blank"), and rows left out because they are in a split
+        Rows written, rows left out because they are blank ("blank") or an image cannot be used
+        ("unreadable"), and rows left out because they are in a split
         (by its name; a row in two splits counts for the first).
     """
     everything = np.concatenate(list(known.values()))
-    counts = dict.fromkeys(["rows", "blank", *known], 0)
+    counts = dict.fromkeys(["rows", "blank", "unreadable", *known], 0)
     with row_writer(path) as writer:
         for batch in batches:
             blank = blank_rows(batch, schema)
             ids = ids_of(batch)
-            seen = contains(everything, ids) & ~blank
+            unreadable = _without_image(batch, schema)
+            seen = contains(everything, ids) & ~(blank | unreadable)
             counts["blank"] += int(blank.sum())
+            counts["unreadable"] += int(unreadable.sum())
             left = seen.copy()
             for name, part in known.items() if seen.any() else ():
                 here = left & contains(part, ids)
                 counts[name] += int(here.sum())
                 left &= ~here
-            keep = ~(blank | seen)
+            keep = ~(blank | unreadable | seen)
             writer.write(batch if keep.all() else batch.filter(pa.array(keep)))
         counts["rows"] = writer.rows
         if not writer.rows:
+            images = counts["unreadable"]
+            unread = f", {images} with an image that cannot be read" if images else ""
             raise DataError(
-                f"the pool is empty after leaving out {counts['blank']} blank rows and "
+                f"the pool is empty after leaving out {counts['blank']} blank rows{unread} and "
                 f"{sum(counts[name] for name in known)} rows that are also labelled, validation "
                 f"or test rows; give a pool of other rows."
             )
@@ -237,10 +194,12 @@ def staged_batches(staged: Dataset) -> Iterator[pa.RecordBatch]:
         start += batch.num_rows
 
 
-def typed_batches(source: Source, layout: Layout) -> Iterator[pa.RecordBatch]:
-    """The rows of an unlabelled source, typed, with their ids."""
-    for batch in read_batches(source, layout.kinds(label=False)):
-        yield layout.typed(batch, where=str(source.path))
+def typed_batches(source: Source, layout: Layout, seen: Seen) -> Iterator[pa.RecordBatch]:
+    """The rows of an unlabelled source, typed, with their ids; unusable images are nulls."""
+    where = str(source.path)
+    batches = read_batches(source, layout.kinds(label=False))
+    for looked in looked_at(batches, layout.schema.image, seen, where=where):
+        yield layout.typed(looked.batch, where=where)
 
 
 def ids_of(batch: pa.RecordBatch) -> NDArray[np.uint8]:
@@ -251,7 +210,11 @@ def ids_of(batch: pa.RecordBatch) -> NDArray[np.uint8]:
 
 
 def _check_labelled(
-    source: Source, role: str, codes: Sequence[NDArray[np.int64]], blank: int
+    source: Source,
+    role: str,
+    codes: Sequence[NDArray[np.int64]],
+    blank: int,
+    faults: Sequence[str],
 ) -> None:
     total = sum(len(code) for code in codes)
     if total == 0:
@@ -271,16 +234,15 @@ def _check_labelled(
             f"{source.path} ({role}): {blank} labelled rows have an empty text, expected at least "
             f"one character; fill them in or take them out."
         )
+    if faults:
+        raise DataError(
+            f"{source.path} ({role}): {len(faults)} labelled images cannot be used, such as "
+            f"{faults[0]}; repair them or take them out."
+        )
 
 
-def _chunk_rows(batch: pa.RecordBatch) -> int:
-    """Rows of a record batch of about 8 MB: long texts must not fill the memory while staging."""
-    row_bytes = max(1, batch.nbytes // batch.num_rows)
-    size = CHUNK_ROWS
-    while size > _LEAST_CHUNK_ROWS and size * row_bytes > _CHUNK_BYTES:
-        size //= 2
-    return size
-
-
-def _one_batch(table: pa.Table) -> pa.RecordBatch:
-    return table.combine_chunks().to_batches()[0]
+def _without_image(batch: pa.RecordBatch, schema: Schema) -> NDArray[np.bool_]:
+    missing = np.zeros(batch.num_rows, bool)
+    for name in schema.image:
+        missing |= batch.column(name).is_null().to_numpy(zero_copy_only=False)
+    return missing

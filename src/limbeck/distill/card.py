@@ -56,6 +56,7 @@ def _row(schema: Schema) -> str:
     """A row as one would type it; of many columns, the first few."""
     row: dict[str, str | float] = {name: "..." for name in schema.text + schema.category}
     row |= {name: 0.0 for name in schema.numeric}
+    row |= {name: "path/of/an/image.png" for name in schema.image}
     if len(row) <= _SHOWN_COLUMNS:
         return repr(row)
     return repr(dict(list(row.items())[:_SHOWN_COLUMNS])).removesuffix("}") + ", ...}"

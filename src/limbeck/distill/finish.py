@@ -18,6 +18,7 @@ from torch import Tensor
 
 from limbeck import __version__
 from limbeck.data import Splits
+from limbeck.data.images import describe
 from limbeck.distill import decision
 from limbeck.distill.acquire import Acquired
 from limbeck.distill.arms import Arm
@@ -279,13 +280,15 @@ def _disagreements(
     def text(row: int) -> str:
         values = splits.test.take(np.array([row])).select(inputs).to_pylist()[0]
         if len(inputs) == 1:
-            return str(values[inputs[0]])
+            return _short(values[inputs[0]])
         return ", ".join(f"{name} {_short(value)}" for name, value in values.items())
 
     return pick_disagreements(scored, text=text)
 
 
 def _short(value: object) -> str:
+    if isinstance(value, bytes):
+        return describe(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from limbeck.data import Dataset, Splits, contains, find_source, read_batches
-from limbeck.data.readers import Kind
+from limbeck.data.readers import input_kinds
 from limbeck.distill.checkpoint import CurvePoint
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import Event, RunFolder, content_hash, settings_hash
@@ -84,9 +84,7 @@ def _own_rows(config: DistillConfig, splits: Splits) -> Dataset:
     if path is None:
         return splits.labelled
     schema = splits.schema
-    kinds: dict[str, Kind] = {
-        name: "number" if name in schema.numeric else "string" for name in schema.inputs
-    }
+    kinds = input_kinds(schema)
     kinds[schema.label or ""] = "string"
     table = pa.Table.from_batches(read_batches(find_source(path), kinds))
     return Dataset.from_table(table, schema)

@@ -12,8 +12,11 @@ import pyarrow.parquet as pq
 
 from limbeck.data import find_source, read_batches
 from limbeck.data.columns import normalise
-from limbeck.data.readers import Kind
-from limbeck.errors import ConfigError
+from limbeck.data.folders import BY_CLASS, FLAT, IMAGE
+from limbeck.data.looks import Seen, looked_at
+from limbeck.data.readers import input_kinds
+from limbeck.data.schema import Schema
+from limbeck.errors import ConfigError, DataError
 from limbeck.storage import atomic_file
 from limbeck.students.folder import Predictor
 
@@ -25,24 +28,27 @@ def predict_file(predictor: Predictor, path: Path) -> Iterator[pa.RecordBatch]:
 
     Args:
         predictor: A loaded student.
-        path: File, folder of parts, or pattern.
+        path: File, folder of parts, folder of images, or pattern.
 
     Yields:
         Columns `prediction`, `confidence` (its probability), `defer` (better ask the teacher), and
-        `prob_<class>` for every class, in the order of the file's rows.
+        `prob_<class>` for every class, in the order of the file's rows. Of a folder of images the
+        first column, `image`, is the file.
 
     Raises:
-        DataError: the file cannot be read or a column is missing.
+        DataError: the file or an image cannot be read, or a column is missing.
     """
     schema = predictor.student.schema
-    kinds: dict[str, Kind] = {
-        name: "number" if name in schema.numeric else "string" for name in schema.inputs
-    }
-    for batch in read_batches(find_source(path), kinds):
+    source = find_source(path)
+    for batch in read_batches(source, input_kinds(schema)):
+        _refuse_images(batch, schema, str(path))
         rows = normalise(batch, schema, where=str(path))
         probs = predictor.probabilities(rows)
         named = predictor.decide(probs)
-        columns = {
+        columns = {}
+        if source.format in (FLAT, BY_CLASS):
+            columns[IMAGE] = batch.column(IMAGE).field("path")
+        columns |= {
             "prediction": pa.array([predictor.classes[i] for i in named], pa.string()),
             "confidence": pa.array(probs[np.arange(len(named)), named].astype(np.float64)),
             "defer": pa.array(predictor.unsure(probs)),
@@ -50,6 +56,12 @@ def predict_file(predictor: Predictor, path: Path) -> Iterator[pa.RecordBatch]:
         for i, name in enumerate(predictor.classes):
             columns[f"prob_{name}"] = pa.array(probs[:, i].astype(np.float64))
         yield pa.RecordBatch.from_pydict(columns)
+
+
+def _refuse_images(batch: pa.RecordBatch, schema: Schema, where: str) -> None:
+    looked = next(iter(looked_at([batch], schema.image, Seen(), where=where)))
+    for fault in looked.faults.values():
+        raise DataError(f"{fault}; repair the image or take it out of {where}.")
 
 
 def write_predictions(batches: Iterator[pa.RecordBatch], path: Path) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from limbeck.data.cells import only_bytes
 from limbeck.data.columns import normalise
 from limbeck.data.ids import distinct, question_ids
-from limbeck.data.readers import Kind, column_names, read_batches
+from limbeck.data.readers import Kind, column_names, input_kinds, read_batches
 from limbeck.data.schema import Schema
 from limbeck.data.sources import find_source
 from limbeck.errors import DataError, LimbeckWarning
@@ -150,7 +151,9 @@ def _read(
     batch: pa.RecordBatch, part: Schema, answers: AnswerColumns, where: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float16] | None]:
     """Ids, probabilities and embeddings of the rows that have all of them."""
-    ids = question_ids(normalise(batch, part, where=where), part.inputs)
+    # An image that cannot be read keeps its row, which nothing will ask about.
+    inputs = normalise(only_bytes(batch, part.image), part, where=where)
+    ids = question_ids(inputs, part.inputs)
     probs, there = read_probs(batch, answers, part.classes, where=where)
     embeddings = read_embeddings(batch, answers, where=where)
     if embeddings is None:
@@ -167,6 +170,7 @@ def _part(schema: Schema, columns: Sequence[str]) -> Schema:
         text=tuple(name for name in schema.text if name in columns),
         numeric=tuple(name for name in schema.numeric if name in columns),
         category=tuple(name for name in schema.category if name in columns),
+        image=tuple(name for name in schema.image if name in columns),
         label=None,
         classes=schema.classes,
     )
@@ -174,9 +178,7 @@ def _part(schema: Schema, columns: Sequence[str]) -> Schema:
 
 def _kinds(part: Schema, answers: AnswerColumns) -> dict[str, Kind]:
     """How to read each column of the file."""
-    kinds: dict[str, Kind] = {
-        name: "number" if name in part.numeric else "string" for name in part.inputs
-    }
+    kinds = input_kinds(part)
     number: Kind = "number" if answers.form == "columns" else "any"
     for name in answers.probs:
         kinds[name] = "string" if answers.form == "label" else number
