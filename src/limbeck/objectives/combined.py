@@ -52,8 +52,8 @@ class Combined(Objective):
             )
         if first.refresh_every is not None and second.refresh_every is not None:
             raise ConfigError(
-                f"{first.name} and {second.name} both refresh as they train; a sum has one schedule, "
-                f"so combine one of them with a loss that is fitted once."
+                f"{first.name} and {second.name} both refresh as they train, and a sum has one "
+                f"schedule; combine one of them with a loss that is fitted once."
             )
         self.first = first
         self.second = second
