@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from limbeck.distill.arms import expand
-from limbeck.distill.config import ARMS, DistillConfig, load_config
+from limbeck.distill.config import KNOWN, DistillConfig, load_config
 from limbeck.errors import ConfigError
 from limbeck.registry import names
 
@@ -133,7 +133,7 @@ def split_arms(text: str) -> tuple[str, ...]:
     if not text:
         return ()
     arms = tuple(part.strip() for part in text.split(",") if part.strip())
-    known = names("objectives", dict.fromkeys((*ARMS, "weighted")))
+    known = names("objectives", dict.fromkeys(KNOWN))
     for arm in arms:
         if arm not in known:
             raise ConfigError(

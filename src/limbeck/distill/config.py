@@ -40,6 +40,7 @@ REQUIRED = {
 }
 """What has no default, by the parser's name: its key and its option."""
 ARMS = ("labels", "labels_and_validation", "hard_kd", "soft_kd", "slam")
+KNOWN = (*ARMS, "taylor", "ups", "fidelity", "alpha_weighted", "weighted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class ObjectiveConfig:
     """k is the smallest for which the teacher's top-k accuracy on validation reaches this."""
 
     def __post_init__(self) -> None:
-        known = names("objectives", dict.fromkeys((*ARMS, "weighted")))
+        known = names("objectives", dict.fromkeys(KNOWN))
         unknown = [arm for arm in self.arms if arm not in known]
         if unknown:
             raise ConfigError(
