@@ -6,8 +6,8 @@
 
 Rows are drawn anew for each seed, every split from rows of its own; the teacher is the larger model
 that `fit` trains on labelled rows that nobody else has. Every arm takes the same gradient steps
-from the same initial weights. Each run is a process of its own, on one thread. Needs the folders `text`
-and `images` in the folder that LIMBECK_DATA names.
+from the same initial weights. Each run is a process of its own, on one thread. Needs the folders
+`text` and `images` in the folder that LIMBECK_DATA names.
 """
 
 import json

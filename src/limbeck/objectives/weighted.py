@@ -105,8 +105,8 @@ class Weighted(Objective):
 
     Args:
         target: As in `weighted_loss`.
-        estimator: "mean" averages the neighbours' weights, "plug-in" puts their p and distortion
-            into `debiasing_weights`, "ratio" divides their summed losses.
+        estimator: "plug-in" puts the neighbours' p and distortion into `debiasing_weights`, "mean"
+            averages their weights, "ratio" divides their summed losses.
         refresh_every: Epochs over the pool between two estimates, >= 0; 0 estimates once.
         pretrain: Share of the schedule, in [0, 1), in which only labelled rows teach; the first
             estimate comes at its end.
@@ -122,7 +122,7 @@ class Weighted(Objective):
         self,
         *,
         target: Literal["hard", "soft"] = "hard",
-        estimator: Estimator = "mean",
+        estimator: Estimator = "plug-in",
         refresh_every: float = 1.0,
         pretrain: float = 0.1,
         clip_max: float = 1.0,
