@@ -26,9 +26,10 @@ from limbeck.students import (
 )
 from tests.students import tiny_bert
 
-# Settings of kinds that have some without a default, made when they are needed.
+# Settings of kinds that have some without a default, or do more with others.
 SETTINGS: dict[str, Callable[[], dict[str, object]]] = {
     "factory": lambda: {"factory": "tests.students.networks:build"},
+    "image_cnn": lambda: {"augment": "rand", "flip": True},
     "huggingface": lambda: {"path": tiny_bert.shared(), "max_tokens": 16},
 }
 # Its package alone takes seconds to import.
@@ -38,7 +39,7 @@ NAMES = [
     for name in names("students", STUDENTS)
 ]
 TEXTS = ["not good at all", "", "fine!", "word " * 40, "中文 ok", "a"] * 4
-FULL = Schema(text=("t",), numeric=("x", "y"), category=("c",), label=None, classes=("n", "y", "m"))
+FULL = Schema(("t",), ("x", "y"), ("c",), None, classes=("n", "y", "m"), image=("i",))
 
 
 def schema_of(name: str) -> Schema:
@@ -49,7 +50,13 @@ def schema_of(name: str) -> Schema:
         category=FULL.category if "category" in reads else (),
         label=None,
         classes=FULL.classes,
+        image=FULL.image if "image" in reads else (),
     )
+
+
+def picture(generator: np.random.Generator) -> bytes:
+    """A PPM file of 12 x 10 random pixels."""
+    return b"P6 12 10 255\n" + generator.bytes(12 * 10 * 3)
 
 
 def rows_of(name: str) -> pa.RecordBatch:
@@ -59,6 +66,7 @@ def rows_of(name: str) -> pa.RecordBatch:
         "x": pa.array([None, *generator.normal(size=len(TEXTS) - 1)], pa.float64()),
         "y": pa.array(generator.normal(size=len(TEXTS)), pa.float64()),
         "c": pa.array(["red", "blue", None, "red"] * 6, pa.large_string()),
+        "i": pa.array([picture(generator) for _ in TEXTS], pa.large_binary()),
     }
     return pa.RecordBatch.from_pydict({c: columns[c] for c in schema_of(name).inputs})
 

@@ -21,7 +21,12 @@ from limbeck.students import DecisionRule, build, load, save
 pytest.importorskip("onnxruntime", reason="needs the extra export")
 
 TEXT = Schema(text=("t", "u"), numeric=(), category=(), label="y", classes=("no", "yes|and", "né"))
+IMAGE = Schema((), (), (), label="y", classes=("no", "yes|and", "né"), image=("photo",))
 MIXED = Schema(text=(), numeric=("x",), category=("c",), label="y", classes=("no", "yes"))
+SCHEMAS = {"text_bag": TEXT, "text_transformer": TEXT, "tabular": MIXED, "image_cnn": IMAGE}
+PHOTOS = [
+    f"P6 {w} 16 255\n".encode() + np.random.default_rng(w).bytes(16 * w * 3) for w in range(14, 20)
+]
 NO_LIMBECK = "import sys; sys.modules['limbeck'] = sys.modules['torch'] = None; "
 
 
@@ -33,6 +38,7 @@ def rows_of(schema: Schema) -> pa.RecordBatch:
         "u": pa.array(["title", "", "x", "ÀÉ", "b", "a"], pa.large_string()),
         "x": pa.array([1.5, None, -3.0, 0.0, 1e6, 2.0], pa.float64()),
         "c": pa.array(["red", "blue", None, "red", "blue", "red"], pa.large_string()),
+        "photo": pa.array(PHOTOS, pa.large_binary()),
     }
     return pa.RecordBatch.from_pydict({name: columns[name] for name in schema.inputs})
 
@@ -51,10 +57,10 @@ def make(schema: Schema, folder: Path, kind: str | None = None):
     return student, rows
 
 
-@pytest.fixture(scope="module", params=["text_bag", "text_transformer", "tabular"])
+@pytest.fixture(scope="module", params=list(SCHEMAS))
 def exported(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("student")
-    student, rows = make(MIXED if request.param == "tabular" else TEXT, folder, request.param)
+    student, rows = make(SCHEMAS[request.param], folder, request.param)
     labels = np.zeros(rows.num_rows, dtype=np.int64)
     student.module.train()
     report = export_onnx(student, folder, temperature=1.3, sample=rows, labels=labels)
@@ -71,13 +77,14 @@ def test_the_report_is_of_these_files_and_rows(exported):
     assert report.float32.agreement == 1
     assert report.float32.accuracy == (expected.argmax(1) == 0).mean()
     assert report.int8.difference < 0.2
-    needs = "tokenizers" in (folder / "example.py").read_text().split("only.")[0]
-    assert needs == (student.encoder.kind == "text_transformer")
+    needs = (folder / "example.py").read_text().split("only.")[0]
+    assert ("tokenizers" in needs) == (student.encoder.kind == "text_transformer")
+    assert ("pillow" in needs) == (student.encoder.kind == "image_cnn")
     for file in (report.float32, report.int8):
         assert file.size_bytes == (folder / file.name).stat().st_size
         assert 0 < file.encoded.p50_ms <= file.encoded.p95_ms
         assert 0 < file.raw.p50_ms <= file.raw.p95_ms
-    if "text_bag" in json.loads((folder / "config.json").read_text())["kind"]:
+    if student.encoder.kind in ("text_bag", "image_cnn"):
         assert report.int8.size_bytes < report.float32.size_bytes / 3
 
 
@@ -85,10 +92,10 @@ def test_the_report_is_of_these_files_and_rows(exported):
 def test_the_example_agrees_without_limbeck_or_torch(exported):
     student, rows, folder, _ = exported
     expected = load(folder).probabilities(rows)
-    run = f"{NO_LIMBECK} import runpy; runpy.run_path(sys.argv[1], run_name='__main__')"
+    run = f"{NO_LIMBECK} import runpy; runpy.run_path(sys.argv.pop(), run_name='__main__')"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", run, str(folder / "example.py")],
-        input="\n".join(json.dumps(row) for row in rows.to_pylist()),
+        input="\n".join(as_line(row, folder) for row in rows.to_pylist()),
         capture_output=True,
         text=True,
         cwd=folder.parent,
@@ -100,7 +107,16 @@ def test_the_example_agrees_without_limbeck_or_torch(exported):
     names = load(folder).predict(rows.to_pylist())
     assert [a["class"] for a in answers] == names
     plain = [student.schema.classes[i] for i in expected.argmax(1)]
-    assert (names == plain) == (student.schema == TEXT)
+    assert (names == plain) == (student.schema in (TEXT, IMAGE))
+
+
+def as_line(row, folder):
+    """What the example reads a row from: JSON, or the path of an image."""
+    if "photo" not in row:
+        return json.dumps(row)
+    path = folder.parent / f"{hash(row['photo'])} photo.ppm"
+    path.write_bytes(row["photo"])
+    return str(path)
 
 
 @pytest.mark.slow

@@ -21,7 +21,8 @@ from limbeck.students import (
     save,
     seal,
 )
-from limbeck.students.subwords import spaced, train_tokenizer
+from limbeck.students.sampling import spaced
+from limbeck.students.subwords import train_tokenizer
 from limbeck.students.tokens import BETWEEN, FIRST, START, plain_text
 
 SCHEMA = Schema(text=("text",), numeric=(), category=(), label=None, classes=("no", "yes"))
@@ -163,7 +164,7 @@ def test_the_sample_is_every_2_to_the_kth_row(n):
     strides = [2**k for k in range(12)]
     stride = next(s for s in strides if len(range(0, n, s)) <= 8)
     rows = [[str(i)] for i in range(n)]
-    assert spaced(iter(rows), 8) == rows[::stride]
+    assert spaced(iter(rows), 8, list) == rows[::stride]
 
 
 def test_the_default_student_is_under_five_megabytes():

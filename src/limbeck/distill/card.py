@@ -45,7 +45,11 @@ def write_card(
     }
     table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
     packages = example_packages(student)
-    example = _EXAMPLE_USE.format(packages) if (folder / EXAMPLE).is_file() else ""
+    example = (
+        _EXAMPLE_USE.format(packages, *_USES[bool(schema.image)])
+        if (folder / EXAMPLE).is_file()
+        else ""
+    )
     onnx = _onnx_table(report) if report else ""
     card = _CARD.format(table=table, onnx=onnx, example=example, row=_row(schema))
     write_text(folder / CARD, card)
@@ -55,6 +59,7 @@ def write_card(
 def _row(schema: Schema) -> str:
     """A row as one would type it; of many columns, the first few."""
     row: dict[str, str | float] = {name: "..." for name in schema.text + schema.category}
+    row |= {name: "photo.jpg" for name in schema.image}
     row |= {name: 0.0 for name in schema.numeric}
     row |= {name: "path/of/an/image.png" for name in schema.image}
     if len(row) <= _SHOWN_COLUMNS:
@@ -118,10 +123,11 @@ again when the rows change. `sha256sum --check SHA256SUMS` tells whether the fil
 (this page is yours to edit).
 """
 
-_EXAMPLE_USE = """Without Limbeck and PyTorch, with {} alone, a JSON row a line:
+_EXAMPLE_USE = """Without Limbeck and PyTorch, with {} alone, {}:
 
 ```
-python example.py < rows.jsonl
+python example.py {}
 ```
 
 """
+_USES = (("a JSON row a line", "< rows.jsonl"), ("image files by path", "photo.jpg scan.png"))

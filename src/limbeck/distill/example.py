@@ -19,8 +19,10 @@ def write_example(student: Student, folder: Path) -> bool:
         return False
     docstring, _, code = source.removeprefix('"""').partition('"""')
     about = "# " + "\n# ".join(docstring.strip().splitlines())
-    head = _EXAMPLE_HEAD.replace("PACKAGES", example_packages(student))
-    parts = (head, about.replace("# \n", "#\n"), code.strip(), _EXAMPLE_MAIN)
+    how, lines, row = _IMAGES if student.schema.image else _ROWS
+    head = _EXAMPLE_HEAD.replace("PACKAGES", example_packages(student)).replace("HOW", how.strip())
+    main = _EXAMPLE_MAIN.replace("LINES", lines).replace("ROW", row)
+    parts = (head, about.replace("# \n", "#\n"), code.strip(), main)
     write_text(folder / EXAMPLE, "\n\n".join(part.strip() for part in parts) + "\n")
     return True
 
@@ -30,14 +32,32 @@ def example_packages(student: Student) -> str:
     return f"{', '.join(student.encoder.portable_packages)} and onnxruntime"
 
 
-_EXAMPLE_HEAD = '''
-"""Classify rows with model.onnx; needs PACKAGES only.
-
+_ROWS = (
+    """
     python example.py < rows.jsonl
 
 Each line of input is a JSON object with the columns that the student reads, or, when it reads one
-column, that column's value alone. Each line of output is the class, all probabilities, and whether
-the student is so unsure that the row is better sent to the teacher.
+column, that column's value alone.""",
+    "sys.stdin",
+    "json.loads(line)",
+)
+_IMAGES = (
+    """
+    python example.py photo.jpg scan.png ...
+    python example.py < paths.txt
+
+Images come as paths, one an argument or one a line.""",
+    "sys.argv[1:] or sys.stdin",
+    'line.rstrip("\\n")',
+)
+
+_EXAMPLE_HEAD = '''
+"""Classify rows with model.onnx; needs PACKAGES only.
+
+    HOW
+
+Each line of output is the class, all probabilities, and whether the student is so unsure that the
+row is better sent to the teacher.
 """
 
 import json
@@ -55,7 +75,8 @@ class Student:
         self.config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         self.classes = self.config["schema"]["classes"]
         schema = self.config["schema"]
-        self.columns = schema["text"] + schema["numeric"] + schema["category"]
+        groups = ("text", "numeric", "category", "image")
+        self.columns = [name for group in groups for name in schema[group]]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(
@@ -80,8 +101,8 @@ class Student:
 
 if __name__ == "__main__":
     student = Student(Path(__file__).parent)
-    for line in sys.stdin:
-        probs = student.predict_proba([json.loads(line)])[0]
+    for line in LINES:
+        probs = student.predict_proba([ROW])[0]
         answer = {
             "class": student.classes[student.decide(probs)],
             "probabilities": probs.tolist(),

@@ -6,10 +6,6 @@ Needs the extra `export`.
 """
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from limbeck.distill.example import write_example
+from limbeck.distill.quantize import quiet, write_int8
 from limbeck.errors import DataError, ExportError, LimbeckError, missing_extra
 from limbeck.storage import atomic_path
 from limbeck.students import Latency, Student, StudentModule, pad_rows, seal
@@ -90,6 +87,7 @@ def export_onnx(
     temperature: float,
     sample: pa.RecordBatch,
     labels: NDArray[np.int64] | None = None,
+    calibration: pa.RecordBatch | None = None,
 ) -> ExportReport:
     """Write `model.onnx`, `model.int8.onnx` and `example.py` into a student folder, and seal it.
 
@@ -99,6 +97,9 @@ def export_onnx(
         temperature: Divides the logits, > 0.
         sample: Real rows to check and time on, at least one; some hundred give steady times.
         labels: True classes of the sample rows, int64, shape (n,), for the accuracy.
+        calibration: Rows that tell how large activations of convolutions become, for int8; some
+            hundred, apart from the sample so that it judges rows which are new. Default: the
+            sample.
 
     Raises:
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
@@ -119,9 +120,10 @@ def export_onnx(
     student = Student(student.encoder, copy.deepcopy(student.module).cpu().eval(), student.schema)
     graph = Probabilities(student.module, temperature).eval()
     padded = [_encoded(student, sample.slice(i, _BATCH)) for i in range(0, sample.num_rows, _BATCH)]
+    known = padded if calibration is None else [_encoded(student, calibration)]
     try:
         _write_float(graph, padded[0], folder / FLOAT, free_length=not student.encoder.same_lengths)
-        _write_int8(folder / FLOAT, folder / INT8)
+        write_int8(folder / FLOAT, folder / INT8, known)
     except LimbeckError:
         raise
     except Exception as error:  # the exporters raise whatever they meet
@@ -207,7 +209,7 @@ def _write_float(
     dims = {0: torch.export.Dim("batch")}
     if free_length:
         dims[1] = torch.export.Dim("length")
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             graph,
             (traced,),
@@ -221,18 +223,6 @@ def _write_float(
             raise ExportError("PyTorch gave no ONNX graph; update torch and onnxscript.")
         with atomic_path(path) as temporary:
             program.save(str(temporary))
-
-
-def _write_int8(source: Path, path: Path) -> None:
-    """Quantise weights to 8 bits; activations are quantised as they come."""
-    import onnx
-    from onnxruntime.quantization import quantize_dynamic
-
-    model = onnx.load(str(source))
-    # The exporter notes shapes of weights that the quantiser then transposes, and it refuses those.
-    del model.graph.value_info[:]
-    with _quiet(), atomic_path(path) as temporary:
-        quantize_dynamic(model, str(temporary))
 
 
 def _measure(
@@ -260,18 +250,3 @@ def _measure(
             lambda i: session.run(None, {"rows": _encoded(student, sample.slice(i, 1))}), timed
         ),
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporters' advice to developers away from the user."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-        root.handlers[:] = handlers  # the first message adds one

@@ -257,7 +257,8 @@ def _timed_steps(splits: Splits, student: Student, size: int) -> NDArray[np.floa
     optimizer = torch.optim.AdamW(student.module.parameters(), lr=0.0, fused=True)
 
     def step() -> None:
-        out: StudentOut = student.module(student.encoder.collate(encoded))
+        inputs = student.encoder.augment(student.encoder.collate(encoded), torch.Generator())
+        out: StudentOut = student.module(inputs)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(out.outputs.square().mean())
         optimizer.step()

@@ -15,6 +15,7 @@ from limbeck.report.results import Decision
 from limbeck.students import DecisionRule, measure_latency, save
 
 SAMPLE_ROWS = 1000
+CALIBRATION_ROWS = 256
 
 
 def ship(
@@ -43,9 +44,9 @@ def ship(
     Returns:
         What it weighs and how fast it is, and why something is missing.
     """
-    # At random: a file may be sorted by class.
-    rows = np.random.default_rng(0).permutation(len(splits.test))[:SAMPLE_ROWS]
-    sample = splits.test.take(rows).select(list(splits.schema.inputs))
+    rows = _some(len(splits.test), SAMPLE_ROWS)
+    inputs = list(splits.schema.inputs)
+    sample = splits.test.take(rows).select(inputs)
     labels: NDArray[np.int64] | None = splits.test.labels
     assert labels is not None
     save(
@@ -65,6 +66,9 @@ def ship(
                 temperature=chosen.temperature,
                 sample=sample,
                 labels=labels[rows],
+                calibration=splits.labelled.take(
+                    _some(len(splits.labelled), CALIBRATION_ROWS)
+                ).select(inputs),
             )
     except (MissingExtraError, ExportError) as error:
         # Named in the log and the report: the student itself is complete without it.
@@ -123,6 +127,12 @@ def _decision_facts(found: Decision) -> dict[str, str]:
         f"probable class",
         "accuracy on test as it decides": f"{mine.accuracy:.1%}",
     }
+
+
+def _some(n: int, most: int) -> NDArray[np.int64]:
+    """Positions below n, at random because a file may be sorted by class."""
+    chosen: NDArray[np.int64] = np.random.default_rng(0).permutation(n)[:most]
+    return chosen
 
 
 def _timed(file: OnnxFile) -> tuple[Latency, Latency]:

@@ -15,6 +15,7 @@ from limbeck.students.huggingface import (
     HuggingfaceEncoder,
     HuggingfaceModule,
 )
+from limbeck.students.image_cnn import ImageCnnConfig, ImageCnnEncoder, ImageCnnModule
 from limbeck.students.kinds import (
     STUDENTS,
     Settings,
@@ -48,6 +49,9 @@ __all__ = [
     "HuggingfaceConfig",
     "HuggingfaceEncoder",
     "HuggingfaceModule",
+    "ImageCnnConfig",
+    "ImageCnnEncoder",
+    "ImageCnnModule",
     "Latency",
     "MemoryStore",
     "Predictor",

@@ -106,10 +106,13 @@ def pad_rows(rows: Ragged) -> NDArray[np.generic]:
     """Lay ragged rows in one rectangle, filled with zeros on the right.
 
     Returns:
-        Shape (n, longest row), at least one column; int64 for integers, else float32.
+        Shape (n, longest row), at least one column; bytes (pixels) stay uint8, other integers
+        become int64, all else float32.
     """
     width = max(1, int(rows.lengths.max(initial=0)))
-    dtype = np.int64 if np.issubdtype(rows.values.dtype, np.integer) else np.float32
+    given = rows.values.dtype
+    whole = given if given == np.uint8 else np.dtype(np.int64)
+    dtype = whole if np.issubdtype(given, np.integer) else np.dtype(np.float32)
     padded = np.zeros((len(rows), width), dtype=dtype)
     padded[np.arange(width) < rows.lengths[:, None]] = rows.values
     return padded

@@ -23,6 +23,7 @@ from limbeck.students.huggingface import (
     HuggingfaceEncoder,
     HuggingfaceModule,
 )
+from limbeck.students.image_cnn import ImageCnnConfig, ImageCnnEncoder, ImageCnnModule
 from limbeck.students.tabular import TabularConfig, TabularEncoder, TabularModule
 from limbeck.students.text_bag import TextBagConfig, TextBagEncoder, TextBagModule
 from limbeck.students.text_transformer import (
@@ -76,6 +77,9 @@ STUDENTS: dict[str, StudentKind] = {
     "tabular": StudentKind(
         "tabular", ("numeric", "category"), TabularConfig, TabularEncoder, TabularModule
     ),
+    "image_cnn": StudentKind(
+        "image_cnn", ("image",), ImageCnnConfig, ImageCnnEncoder, ImageCnnModule
+    ),
     "factory": StudentKind(
         "factory",
         ("text", "numeric", "category", "image"),
@@ -105,18 +109,20 @@ def find_kind(name: str) -> StudentKind:
 
 
 def default_kind(schema: Schema) -> str:
-    """Choose a kind by the columns: `text_bag` where there is text, else `tabular`.
+    """Choose a kind by the columns: `image_cnn` for an image, `text_bag` for text, or `tabular`.
 
     Raises:
         ConfigError: the schema has no input column.
     """
+    if schema.image:
+        return "image_cnn"
     if schema.text:
         return "text_bag"
     if schema.inputs:
         return "tabular"
     raise ConfigError(
-        "the schema names no input column, so no student can read the rows; name a text, numeric "
-        "or category column."
+        "the schema names no input column, so no student can read the rows; name an image, "
+        "text, numeric or category column."
     )
 
 

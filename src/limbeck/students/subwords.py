@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from limbeck.errors import ConfigError
+from limbeck.students.sampling import spaced
 
 TOKENIZER = "tokenizer.json"
 """Name of a tokenizer's file in a student folder."""
@@ -39,24 +40,9 @@ def train_tokenizer(texts: Iterable[list[str]], pieces: int) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    sample = [text for row in spaced(texts, SAMPLED_ROWS) for text in row]
+    sample = [text for row in spaced(texts, SAMPLED_ROWS, list) for text in row]
     tokenizer.train_from_iterator(sample, trainer)
     return tokenizer
-
-
-def spaced(rows: Iterable[list[str]], most: int) -> list[list[str]]:
-    """Rows 0, s, 2s, ... of a stream, s the smallest power of two that leaves at most `most`."""
-    kept: list[list[str]] = []
-    stride = 1
-    for number, row in enumerate(rows):
-        if number % stride:
-            continue
-        if len(kept) == most:
-            kept, stride = kept[::2], 2 * stride
-            if number % stride:
-                continue
-        kept.append(row)
-    return kept
 
 
 def read_tokenizer(files: Mapping[str, bytes], digest: str) -> Tokenizer:
