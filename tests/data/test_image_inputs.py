@@ -18,6 +18,8 @@ from limbeck.data.pieces import PIECE_BYTES, pieces
 from limbeck.data.readers import read_batches
 from limbeck.data.sources import find_source
 from limbeck.data.writer import row_writer
+from limbeck.distill.card import _row
+from limbeck.distill.finish import _short
 from limbeck.errors import ConfigError, DataError
 from limbeck.teachers.table import TableTeacher
 
@@ -202,9 +204,9 @@ def test_arrays_of_another_type_or_shape_are_refused(tmp_path, x, said):
 
 
 def test_images_of_an_archive_are_read_in_pieces(tmp_path):
-    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((50, 1000, 1000), np.uint8))
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((20, 1000, 1000), np.uint8))
     batches = list(read_batches(find_source(tmp_path / "a.npz"), {"x": "image"}))
-    assert sum(batch.num_rows for batch in batches) == 50
+    assert sum(batch.num_rows for batch in batches) == 20
     assert max(batch.nbytes for batch in batches) <= 1.1 * PIECE_BYTES
 
 
@@ -364,12 +366,12 @@ def test_staged_record_batches_stay_small_when_images_differ_in_size(tmp_path):
 
 
 def test_images_in_one_row_group_are_read_in_pieces(tmp_path):
-    cells = [bytes([i]) * (1 << 20) for i in range(30)]
-    pq.write_table(pa.table({"image": cells, "n": range(30)}), tmp_path / "a.parquet")
+    cells = [bytes([i]) * (1 << 20) for i in range(20)]
+    pq.write_table(pa.table({"image": cells, "n": range(20)}), tmp_path / "a.parquet")
     batches = list(
         read_batches(find_source(tmp_path / "a.parquet"), {"n": "number", "image": "image"})
     )
-    assert [n for batch in batches for n in batch.column("n").to_pylist()] == list(range(30))
+    assert [n for batch in batches for n in batch.column("n").to_pylist()] == list(range(20))
     assert max(batch.nbytes for batch in batches) <= 1.1 * PIECE_BYTES
 
 
@@ -434,3 +436,19 @@ def test_a_table_of_answers_is_found_by_the_images(tmp_path):
     said = teacher.say(splits.pool.table.to_batches()[0])
     assert said.failure == [None] * 10
     assert said.probs[:, 0].tolist() == pytest.approx([i / 10 for i in range(10)])
+
+
+# --- messages and pages
+
+
+def test_a_shared_picture_is_told_in_words_not_bytes(tmp_path):
+    labelled = class_folder(tmp_path / "pets")
+    test = class_folder(tmp_path / "test", 2)
+    with pytest.raises(DataError, match=r"such as row 0: image=image 6 x 4; test rows must be"):
+        stage(tmp_path, labelled, test=test)
+
+
+def test_the_report_and_the_card_show_no_bytes():
+    assert _short(png(1, 7, 5)) == "image 7 x 5"
+    assert _short(0.25) == "0.25"
+    assert _row(SCHEMA) == "{'image': 'path/of/an/image.png'}"

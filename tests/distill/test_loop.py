@@ -285,7 +285,7 @@ def weighing_job(**settings):
         lambda logs: NeighbourTrust.fit(told, logs, held_out.labels),
     )
     # Without a largest weight: a young student's would nearly all be cut to 1.
-    objective = Weighted(clip_max=100.0, **settings).fit([], evidence)
+    objective = Weighted(estimator="mean", clip_max=100.0, **settings).fit([], evidence)
     pool = replace(job.pool, probs=probs, objective=objective)
     return replace(job, objective=objective, pool=pool, evidence=held_out.rows)
 

@@ -53,7 +53,7 @@ def ordered_map(
     Raises:
         LimbeckError: a worker was killed. What the function raises is raised here.
 
-    Cost: about 0.1 s to start; each item and result is pickled once.
+    Cost: a few tenths of a second to start; each item and result is pickled once.
     """
     if workers == 0 or not sys.executable:
         yield from map(function, items)

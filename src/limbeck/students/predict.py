@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from limbeck.data import find_source, read_batches
+from limbeck.data import Source, find_source, read_batches
 from limbeck.data.columns import normalise
 from limbeck.data.folders import BY_CLASS, FLAT, IMAGE
 from limbeck.data.looks import Seen, looked_at
@@ -38,16 +38,16 @@ def predict_file(predictor: Predictor, path: Path) -> Iterator[pa.RecordBatch]:
     Raises:
         DataError: the file or an image cannot be read, or a column is missing.
     """
-    schema = predictor.student.schema
     source = find_source(path)
-    for batch in read_batches(source, input_kinds(schema)):
-        _refuse_images(batch, schema, str(path))
-        rows = normalise(batch, schema, where=str(path))
+    done = 0
+    for rows in _rows(source, predictor.student.schema):
         probs = predictor.probabilities(rows)
         named = predictor.decide(probs)
         columns = {}
         if source.format in (FLAT, BY_CLASS):
-            columns[IMAGE] = batch.column(IMAGE).field("path")
+            files = source.files[done : done + len(probs)]
+            columns[IMAGE] = pa.array([str(file) for file in files], pa.string())
+            done += len(files)
         columns |= {
             "prediction": pa.array([predictor.classes[i] for i in named], pa.string()),
             "confidence": pa.array(probs[np.arange(len(named)), named].astype(np.float64)),
@@ -58,10 +58,19 @@ def predict_file(predictor: Predictor, path: Path) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pydict(columns)
 
 
-def _refuse_images(batch: pa.RecordBatch, schema: Schema, where: str) -> None:
-    looked = next(iter(looked_at([batch], schema.image, Seen(), where=where)))
-    for fault in looked.faults.values():
-        raise DataError(f"{fault}; repair the image or take it out of {where}.")
+def _rows(source: Source, schema: Schema) -> Iterator[pa.RecordBatch]:
+    """The student's inputs; a folder of images serves the image column, whatever its name."""
+    where = str(source.path)
+    kinds = input_kinds(schema)
+    folder = source.format in (FLAT, BY_CLASS) and schema.inputs == schema.image[:1]
+    if folder:
+        kinds = {IMAGE: "image"}
+    names = (IMAGE,) if folder else schema.image
+    for looked in looked_at(read_batches(source, kinds), names, Seen(), where=where):
+        for fault in looked.faults.values():
+            raise DataError(f"{fault}; repair the image or take it out of {where}.")
+        batch = looked.batch.rename_columns(list(schema.inputs)) if folder else looked.batch
+        yield normalise(batch, schema, where=where)
 
 
 def write_predictions(batches: Iterator[pa.RecordBatch], path: Path) -> None:
