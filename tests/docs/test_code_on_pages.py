@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from limbeck.distill.config import load_config
+from limbeck.distill.fit import is_trained
 from limbeck.distill.folder import RunFolder
 from limbeck.distill.plan import make_plan
 from limbeck.distill.run import load_teacher, stage
-from limbeck.students.folder import SUMS
 from tests.docs.conftest import environment
 from tests.docs.pages import PAGES, ROOT, Block, blocks, name_of
 
@@ -45,7 +45,7 @@ def test_a_run_file_of_the_guide_can_be_planned_and_its_teacher_answers(
     plan = make_plan(config)
     assert plan.pool > 0
     folder = RunFolder(config.out)
-    if config.teacher.kind == "fit" and not (folder.teacher / SUMS).exists():
+    if config.teacher.kind == "fit" and not is_trained(config, folder):
         return  # it would have to be trained first
     splits = stage(config, folder)
     teacher = load_teacher(config, splits, folder)

@@ -5,6 +5,7 @@ validation rows, on which its honesty is measured; a tenth of its own rows choos
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,11 +25,15 @@ from limbeck.objectives import Supervised
 from limbeck.students import Student, build, large_kind, large_settings, recommended_lr
 from limbeck.students.folder import SUMS, save
 from limbeck.students.store import EncodedStore
+from limbeck.teachers.config import MOST_MEMBERS
+from limbeck.teachers.ensemble import member_folder
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-HELD_OUT_FOLDS = 10
+HELD_OUT_FOLDS = MOST_MEMBERS
+MEMBER_STRIDE = 1_000_003
+"""Between the seeds of two members, so that runs of neighbouring seeds share no member."""
 LEAST_STEPS = 300
 EVALUATIONS = 10
 
@@ -39,43 +44,67 @@ def fit_teacher(
     folder: RunFolder,
     accelerator: "Accelerator",
 ) -> None:
-    """Train the teacher into its folder, unless it is there.
+    """Train the teacher into its folder, unless it is there; members one after the other.
 
     Args:
         config: The run's settings.
         splits: To make sure that the teacher's rows are not among validation or test.
-        folder: The teacher is saved into `teacher/`.
+        folder: The teacher is saved into `teacher/`, the members of an ensemble into
+            `teacher/member0/` and so on.
         accelerator: Where to train.
 
     Raises:
         DataError: the teacher's rows hold validation or test rows, or have no labels.
     """
-    if not (folder.teacher / SUMS).exists():
+    homes = _homes(config, folder)
+    if not is_trained(config, folder):
         plan = teacher_plan(config, splits)
         _refuse_overlap(plan.rows, splits)
-        job = _job(config, plan, folder)
-        folder.log("teacher", f"training the teacher on {len(plan.rows):,} labelled rows")
-
-        def on_step(step: int, point: CurvePoint | None) -> None:
-            detail = {} if point is None else {"accuracy": point.accuracy}
-            folder.tell(Event("teacher", "training", step, job.stop_at, detail))
-
-        settings = settings_hash(
-            content_hash(plan.rows.content_ids),
-            job.steps,
-            config.seed,
-            job.student.encoder.to_config(),
-        )
-        path = folder.checkpoints / "teacher.safetensors"
-        trained = train(job, path, settings, accelerator, on_step)
-        best = trained.best
-        assert best is not None
-        folder.log(
-            "teacher", f"teacher: accuracy {best.accuracy:.1%} on rows held out of its own labels"
-        )
-        if accelerator.is_main_process:
-            save(job.student, folder.teacher, temperature=best.temperature, threshold=0.0, extra={})
+        for member, home in enumerate(homes):
+            if not (home / SUMS).exists():
+                job = _job(config, plan, folder, member)
+                _train_into(home, job, plan.rows, folder, accelerator)
     accelerator.wait_for_everyone()
+
+
+def is_trained(config: DistillConfig, folder: RunFolder) -> bool:
+    """Whether the teacher, with all its members, is in its folder."""
+    return all((home / SUMS).exists() for home in _homes(config, folder))
+
+
+def _homes(config: DistillConfig, folder: RunFolder) -> list[Path]:
+    """Where the teacher, or each of its members, is saved."""
+    if config.teacher.members == 1:
+        return [folder.teacher]
+    return [member_folder(folder.teacher, i) for i in range(config.teacher.members)]
+
+
+def _train_into(
+    home: Path, job: Job, rows: Dataset, folder: RunFolder, accelerator: "Accelerator"
+) -> None:
+    """Train one model and save it, calibrated on the rows that it has held out."""
+    folder.log("teacher", f"training the {_spoken(job.name)} on {len(rows):,} labelled rows")
+
+    def on_step(step: int, point: CurvePoint | None) -> None:
+        detail = {} if point is None else {"accuracy": point.accuracy}
+        folder.tell(Event("teacher", "training", step, job.stop_at, detail))
+
+    settings = settings_hash(
+        content_hash(rows.content_ids), job.steps, job.seed, job.student.encoder.to_config()
+    )
+    path = folder.checkpoints / f"{job.name}.safetensors"
+    best = train(job, path, settings, accelerator, on_step).best
+    assert best is not None
+    folder.log(
+        "teacher",
+        f"{_spoken(job.name)}: accuracy {best.accuracy:.1%} on rows held out of its own labels",
+    )
+    if accelerator.is_main_process:
+        save(job.student, home, temperature=best.temperature, threshold=0.0, extra={})
+
+
+def _spoken(name: str) -> str:
+    return name.replace(".member", ", member ")
 
 
 def _own_rows(config: DistillConfig, splits: Splits) -> Dataset:
@@ -92,7 +121,7 @@ def _own_rows(config: DistillConfig, splits: Splits) -> Dataset:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TeacherPlan:
-    """What training the teacher takes.
+    """What training the teacher, or each of its members, takes.
 
     Args:
         rows: Its labelled rows.
@@ -110,24 +139,41 @@ class TeacherPlan:
 
 
 def teacher_plan(config: DistillConfig, splits: Splits) -> TeacherPlan:
-    """Size up the teacher's training without starting it."""
+    """Size up the teacher's training without starting it.
+
+    Raises:
+        DataError: fewer rows than members.
+    """
     rows = _own_rows(config, splits)
-    kind = large_kind(config.student.kind, splits.schema)
-    settings = large_settings(kind, splits.schema)
-    generator = torch.Generator().manual_seed(config.seed + 1)
-    student = build(
-        kind, settings, splits.schema, rows.batches(8192), splits.schema.num_classes, generator
-    )
+    if len(rows) < config.teacher.members:
+        raise DataError(
+            f"the teacher has {len(rows)} labelled rows but teacher.members="
+            f"{config.teacher.members}, and each member holds out rows of its own; add rows or "
+            f"lower it."
+        )
+    settings = large_settings(config.student.kind, splits.schema)
     batch = min(config.train.pool_batch, max(config.train.labelled_batch, len(rows) // 20))
     steps = config.train.steps or max(LEAST_STEPS, round(config.train.epochs * len(rows) / batch))
+    student = _large_student(config, rows, config.seed)
     return TeacherPlan(rows, student, batch, steps, recommended_lr(settings))
 
 
-def _job(config: DistillConfig, plan: TeacherPlan, folder: RunFolder) -> Job:
+def _large_student(config: DistillConfig, rows: Dataset, seed: int) -> Student:
+    schema = rows.schema
+    kind = large_kind(config.student.kind, schema)
+    generator = torch.Generator().manual_seed(seed + 1)
+    settings = large_settings(kind, schema)
+    return build(kind, settings, schema, rows.batches(8192), schema.num_classes, generator)
+
+
+def _job(config: DistillConfig, plan: TeacherPlan, folder: RunFolder, member: int) -> Job:
+    """The training of a member: other weights, another order, another tenth held out."""
     rows = plan.rows
     assert rows.labels is not None
+    seed = config.seed + member * MEMBER_STRIDE
+    student = plan.student if member == 0 else _large_student(config, rows, seed)
     store = EncodedStore.build(
-        plan.student.encoder,
+        student.encoder,
         rows.batches(4096),
         folder.encoded / "teacher.bin",
         rows=len(rows),
@@ -136,17 +182,17 @@ def _job(config: DistillConfig, plan: TeacherPlan, folder: RunFolder) -> Job:
     everything = Labelled(store, torch.from_numpy(rows.labels.copy()))
     fold = folds(rows.labels, HELD_OUT_FOLDS, config.seed)
     return Job(
-        name="teacher",
-        student=plan.student,
+        name="teacher" if config.teacher.members == 1 else f"teacher.member{member}",
+        student=student,
         objective=Supervised(),
-        labelled=subset(everything, np.flatnonzero(fold != 0)),
+        labelled=subset(everything, np.flatnonzero(fold != member)),
         pool=None,
-        held_out=subset(everything, np.flatnonzero(fold == 0)),
+        held_out=subset(everything, np.flatnonzero(fold == member)),
         train=replace(config.train, labelled_batch=plan.batch, evaluations=EVALUATIONS),
         steps=plan.steps,
         stop_at=plan.steps,
         learning_rate=plan.learning_rate,
-        seed=config.seed,
+        seed=seed,
     )
 
 

@@ -14,7 +14,7 @@ from limbeck.data import Splits, distinct
 from limbeck.distill.acquire import read_selection
 from limbeck.distill.arms import expand
 from limbeck.distill.config import DistillConfig
-from limbeck.distill.fit import teacher_plan
+from limbeck.distill.fit import is_trained, teacher_plan
 from limbeck.distill.folder import Listener, RunFolder, ignore
 from limbeck.distill.questions import (
     AnswerBook,
@@ -36,7 +36,6 @@ from limbeck.distill.run import (
 from limbeck.ledger import SqliteLedger
 from limbeck.objectives.base import StudentOut
 from limbeck.students.base import Student
-from limbeck.students.folder import SUMS
 from limbeck.teachers import Money, Teacher
 from limbeck.teachers.imports import importable
 
@@ -148,7 +147,7 @@ def make_plan(config: DistillConfig, listener: Listener = ignore) -> Plan:
 
 def teacher_if_ready(config: DistillConfig, splits: Splits, folder: RunFolder) -> Teacher | None:
     """The teacher, or None where it has yet to be trained."""
-    if config.teacher.kind == "fit" and not (folder.teacher / SUMS).exists():
+    if config.teacher.kind == "fit" and not is_trained(config, folder):
         return None
     return load_teacher(config, splits, folder)
 
@@ -245,7 +244,7 @@ def training_seconds(
     seconds += plain * steps * _timed_steps(splits, student, config.train.labelled_batch)
     if teacher is None:
         job = teacher_plan(config, splits)
-        seconds += job.steps * _timed_steps(splits, job.student, job.batch)
+        seconds += config.teacher.members * job.steps * _timed_steps(splits, job.student, job.batch)
     return seconds
 
 

@@ -165,7 +165,7 @@ def load_teacher(config: DistillConfig, splits: Splits, folder: RunFolder) -> Te
     assert splits.pool is not None
     settings = config.teacher
     if settings.kind == "fit":
-        settings = replace(settings, kind="student", path=folder.teacher)
+        settings = replace(settings, kind="student", path=folder.teacher, members=1)
     return build_teacher(settings, splits.schema, config.code, names=splits.pool.table.schema.names)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from limbeck.teachers.base import Money, Replies, Teacher
     from limbeck.teachers.callable import CallableTeacher
     from limbeck.teachers.columns import candidate_columns
+    from limbeck.teachers.ensemble import EnsembleTeacher
     from limbeck.teachers.local import LocalTeacher, Said
     from limbeck.teachers.module import ModuleTeacher
     from limbeck.teachers.registry import TEACHERS, build
@@ -23,6 +24,7 @@ __all__ = [
     "TEACHERS",
     "CallableTeacher",
     "ColumnsTeacher",
+    "EnsembleTeacher",
     "LocalTeacher",
     "ModuleTeacher",
     "Money",
@@ -42,6 +44,7 @@ _HOMES = {
     "base": ("Money", "Replies", "Teacher"),
     "callable": ("CallableTeacher",),
     "columns": ("candidate_columns",),
+    "ensemble": ("EnsembleTeacher",),
     "local": ("LocalTeacher", "Said"),
     "module": ("ModuleTeacher",),
     "registry": ("TEACHERS", "build"),

@@ -1,19 +1,21 @@
 """Settings of a teacher: one class for Python, for the TOML file and for the command line."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from limbeck.errors import ConfigError, LimbeckWarning
 
 READS = {
-    "fit": ("path",),
+    "fit": ("path", "members"),
     "table": ("path", "label", "columns"),
     "module": ("factory", "weights", "classes", "columns"),
     "callable": ("function", "fingerprint", "classes", "columns"),
     "student": ("path",),
 }
 """Settings that each of our own kinds reads, beside price_per_answer and currency."""
+MOST_MEMBERS = 10
+"""Each member of an ensemble holds out another tenth of its rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +25,11 @@ class TeacherConfig:
     kind: str
     """table, module, student, callable, fit, or one that a package of yours registers."""
     path: Path | None = None
-    """table: the file of answers (default: columns of the rows themselves). student: the folder.
+    """table: the file of answers (default: columns of the rows themselves). student: the folder,
+    or one that holds folders member0, member1, ...
     fit: a file of labelled rows of its own (default: the labelled rows of the run)."""
+    members: int = 1
+    """fit: models to train, 1 to 10. Two or more answer with their mean, and with their spread."""
     label: str = ""
     """table: the column of hard labels. Default: columns of probabilities."""
     factory: str = ""
@@ -53,13 +58,19 @@ class TeacherConfig:
                 f"teacher.price_per_answer={self.price_per_answer}: must be >= 0 millionths of the "
                 f"currency."
             )
+        if not 1 <= self.members <= MOST_MEMBERS:
+            raise ConfigError(
+                f"teacher.members={self.members}: must be in [1, {MOST_MEMBERS}]; each member "
+                f"chooses its steps on another tenth of the rows, and 1 is a single model."
+            )
 
     def _warn_of_unread(self) -> None:
         """A setting that this kind does not read was meant for another kind, or misunderstood."""
         if self.kind not in READS:
             return
+        defaults = {field.name: field.default for field in fields(self)}
         for name in sorted({name for group in READS.values() for name in group}):
-            if getattr(self, name) and name not in READS[self.kind]:
+            if getattr(self, name) != defaults[name] and name not in READS[self.kind]:
                 warnings.warn(
                     f"teacher.{name} means nothing to the teacher {self.kind!r}, which reads "
                     f"{', '.join(READS[self.kind])}; it is not used.",

@@ -62,11 +62,13 @@ def _module(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str
 
 
 def _student(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str]) -> Teacher:
+    from limbeck.teachers.ensemble import EnsembleTeacher, member_folders
     from limbeck.teachers.student import StudentTeacher
 
     if config.path is None:
         raise ConfigError("teacher.kind='student' needs teacher.path, a student's folder; give it.")
-    return StudentTeacher(config.path)
+    members = member_folders(config.path)
+    return EnsembleTeacher(members) if members else StudentTeacher(config.path)
 
 
 def _callable(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str]) -> Teacher:
