@@ -30,7 +30,7 @@ PATH_OPTIONS = (
 OTHER_VARIABLES = ("LIMBECK_DATA", "LIMBECK_DEBUG")
 """Variables that are no settings: the benchmarks' data, and tracebacks."""
 LISTS = ("data.text", "data.numeric", "data.category", "data.image", "data.classes",
-         "teacher.classes", "teacher.columns", "objective.arms")  # fmt: skip
+         "teacher.classes", "teacher.columns", "teacher.trusted", "objective.arms")  # fmt: skip
 REQUIRED = {
     "--budget": ("budget", "--budget"),
     "--data": ("data.labelled", "--labelled"),

@@ -1,4 +1,4 @@
-"""Whatever can answer: a table, a network, a saved student, any Python function.
+"""Whatever can answer: a table, a network, an estimator, a saved student, any Python function.
 
 The names come when they are asked for: settings and `limbeck --help` do not load torch.
 """
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from limbeck.teachers.local import LocalTeacher, Said
     from limbeck.teachers.module import ModuleTeacher
     from limbeck.teachers.registry import TEACHERS, build
+    from limbeck.teachers.sklearn import SklearnTeacher
     from limbeck.teachers.student import StudentTeacher
     from limbeck.teachers.table import ColumnsTeacher, TableTeacher
     from limbeck.teachers.wrappers import align_classes, with_price
@@ -30,6 +31,7 @@ __all__ = [
     "Money",
     "Replies",
     "Said",
+    "SklearnTeacher",
     "StudentTeacher",
     "TableTeacher",
     "Teacher",
@@ -48,6 +50,7 @@ _HOMES = {
     "local": ("LocalTeacher", "Said"),
     "module": ("ModuleTeacher",),
     "registry": ("TEACHERS", "build"),
+    "sklearn": ("SklearnTeacher",),
     "student": ("StudentTeacher",),
     "table": ("ColumnsTeacher", "TableTeacher"),
     "wrappers": ("align_classes", "with_price"),

@@ -1,14 +1,13 @@
 """Any Python function as a teacher."""
 
 from collections.abc import Callable, Sequence
-from types import FunctionType
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from limbeck.errors import ConfigError
-from limbeck.teachers.imports import full_name, source_of
+from limbeck.teachers.imports import full_name, plain_source
 from limbeck.teachers.local import LocalTeacher, Said, fingerprint_of
 
 Rows = list[dict[str, object]]
@@ -43,7 +42,7 @@ class CallableTeacher(LocalTeacher):
         self.classes, self.columns = tuple(classes), tuple(columns)
         self.name = f"teacher {full_name(function)}"
         self._function = function
-        version = fingerprint if fingerprint is not None else _source(function)
+        version = fingerprint if fingerprint is not None else plain_source(function)
         if version is None:
             raise ConfigError(
                 f"{self.name} cannot be told from others by name and source file, expected a "
@@ -55,16 +54,10 @@ class CallableTeacher(LocalTeacher):
 
     def say(self, rows: pa.RecordBatch) -> Said:
         """Call the function with rows as dicts."""
+        if rows.num_rows == 0:
+            return Said(np.zeros((0, len(self.classes))))  # a list of no rows has no width
         said = self._function(rows.select(list(self.columns)).to_pylist())
         # Two rows of numbers in a tuple are probabilities; two matrices are these and embeddings.
         if isinstance(said, tuple) and len(said) == 2 and np.ndim(said[0]) == 2:
             return Said(said[0], said[1])
         return Said(said)  # type: ignore[arg-type]  # whatever else it is, the base class checks it
-
-
-def _source(function: AnswerFunction) -> str | None:
-    """The source file, where name and file together determine what the function does."""
-    # Closures of one factory share name and source but not what they captured, and so would be
-    # served each other's answers.
-    plain = isinstance(function, FunctionType) and not function.__closure__
-    return source_of(function) if plain and "<lambda>" not in full_name(function) else None

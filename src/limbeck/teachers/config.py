@@ -10,6 +10,7 @@ READS = {
     "fit": ("path", "members"),
     "table": ("path", "label", "columns"),
     "module": ("factory", "weights", "classes", "columns"),
+    "sklearn": ("path", "trusted", "factory", "fingerprint", "classes", "columns"),
     "callable": ("function", "fingerprint", "classes", "columns"),
     "student": ("path",),
 }
@@ -23,27 +24,34 @@ class TeacherConfig:
     """Who answers. Each kind reads some of the settings."""
 
     kind: str
-    """table, module, student, callable, fit, or one that a package of yours registers."""
+    """table, module, sklearn, callable, student, fit, or one that a package of yours registers."""
     path: Path | None = None
     """table: the file of answers (default: columns of the rows themselves). student: the folder,
     or one that holds folders member0, member1, ...
-    fit: a file of labelled rows of its own (default: the labelled rows of the run)."""
+    fit: a file of labelled rows of its own (default: the labelled rows of the run).
+    sklearn: a skops file; pickle and joblib files are refused."""
+    trusted: tuple[str, ...] = ()
+    """sklearn: types in the skops file that you agree to; a refusal lists what to look at."""
     members: int = 1
     """fit: models to train, 1 to 10. Two or more answer with their mean, and with their spread."""
     label: str = ""
     """table: the column of hard labels. Default: columns of probabilities."""
     factory: str = ""
-    """module: what builds the network, as package.module:function."""
+    """module: what builds the network, as package.module:function. sklearn, instead of a path: what
+    gives the fitted estimator."""
     weights: Path | None = None
     """module: the .safetensors file."""
     function: str = ""
     """callable: what answers, as package.module:function."""
     fingerprint: str = ""
-    """callable: a text that you change when its answers change. Default: its source file."""
+    """callable, sklearn: a text that you change when its answers change. Default: the source file
+    of the function, the content of the skops file."""
     classes: tuple[str, ...] = ()
-    """module, callable: class names in the order of the outputs. Default: the task's order."""
+    """module, callable: class names in the order of the outputs. Default: the task's order.
+    sklearn: in the order of classes_. Default: these as texts."""
     columns: tuple[str, ...] = ()
-    """module, callable, table with a file: columns that the teacher sees. Default: all inputs."""
+    """module, callable, sklearn, table with a file: columns that the teacher sees. Default: all
+    inputs; sklearn: those that it was fitted on, where it knows their names."""
     price_per_answer: int = 0
     """Millionths of the currency that an answer counts for, to rehearse a budget in money."""
     currency: str = "USD"

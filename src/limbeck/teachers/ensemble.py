@@ -55,9 +55,8 @@ class EnsembleTeacher(LocalTeacher):
         """Run every member over rows."""
         said = [member.say(rows) for member in self._members]
         probs = torch.stack([torch.as_tensor(one.probs, dtype=torch.float64) for one in said])
-        return Said(
-            probs.mean(dim=0), said[0].embeddings, spread=probs.std(dim=0, correction=0).float()
-        )
+        # numpy's deviation: torch warns of one over no rows.
+        return Said(probs.mean(dim=0), said[0].embeddings, spread=probs.numpy().std(axis=0))
 
 
 def member_folder(folder: Path, member: int) -> Path:

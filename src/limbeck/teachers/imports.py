@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FunctionType
 
 from limbeck.errors import ConfigError
 
@@ -57,6 +58,14 @@ def source_of(thing: object) -> str | None:
         return Path(file).read_text() if file else None
     except (TypeError, OSError):
         return None
+
+
+def plain_source(function: object) -> str | None:
+    """The source file, where name and file together determine what the function does."""
+    # Closures of one factory share name and source but not what they captured, and so would be
+    # served each other's answers.
+    plain = isinstance(function, FunctionType) and not function.__closure__
+    return source_of(function) if plain and "<lambda>" not in full_name(function) else None
 
 
 def full_name(thing: object) -> str:

@@ -9,6 +9,7 @@ from limbeck.errors import ConfigError
 from limbeck.registry import lookup
 from limbeck.teachers.base import Teacher
 from limbeck.teachers.config import TeacherConfig
+from limbeck.teachers.local import fingerprint_of
 from limbeck.teachers.wrappers import align_classes, with_price
 
 Builder = Callable[[TeacherConfig, Schema, Path, Sequence[str]], Teacher]
@@ -46,7 +47,6 @@ def _table(config: TeacherConfig, schema: Schema, folder: Path, names: Sequence[
 
 
 def _module(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str]) -> Teacher:
-    from limbeck.teachers.imports import import_object
     from limbeck.teachers.module import ModuleTeacher
 
     if not config.factory or config.weights is None:
@@ -54,11 +54,49 @@ def _module(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str
             "teacher.kind='module' needs teacher.factory (package.module:function) and "
             "teacher.weights (a .safetensors file); give both."
         )
+    factory = _factory(config, folder)
+    classes = config.classes or schema.classes
+    return ModuleTeacher(factory, config.weights, classes, _seen(config, schema))
+
+
+def _sklearn(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str]) -> Teacher:
+    from limbeck.storage import sha256
+    from limbeck.teachers.imports import full_name, plain_source
+    from limbeck.teachers.sklearn import SklearnTeacher, load_estimator, made_by
+
+    if (config.path is None) == (not config.factory):
+        raise ConfigError(
+            "teacher.kind='sklearn' needs teacher.path (a skops file) or teacher.factory "
+            "(package.module:function, which gives a fitted estimator); give one of the two."
+        )
+    if config.path is not None:
+        estimator = load_estimator(config.path, config.trusted)
+        version = [sha256(config.path), config.fingerprint]
+    else:
+        factory = _factory(config, folder)
+        source = config.fingerprint or plain_source(factory)
+        if source is None:
+            raise ConfigError(
+                f"teacher.factory={config.factory!r} cannot be told from others by name and source "
+                f"file; set teacher.fingerprint, a text that you change with its answers."
+            )
+        estimator, version = made_by(factory, config.factory), [full_name(factory), source]
+    return SklearnTeacher(
+        estimator,
+        schema,
+        fingerprint=fingerprint_of(*version),
+        classes=config.classes,
+        columns=_seen(config, schema) if config.columns else (),
+    )
+
+
+def _factory(config: TeacherConfig, folder: Path) -> Callable[[], object]:
+    from limbeck.teachers.imports import import_object
+
     factory = import_object(config.factory, folder, what="teacher.factory")
     if not callable(factory):
         raise ConfigError(f"teacher.factory={config.factory!r} is no function; name one.")
-    classes = config.classes or schema.classes
-    return ModuleTeacher(factory, config.weights, classes, _seen(config, schema))
+    return factory
 
 
 def _student(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str]) -> Teacher:
@@ -112,6 +150,7 @@ TEACHERS: dict[str, Builder] = {
     "fit": _fit,
     "table": _table,
     "module": _module,
+    "sklearn": _sklearn,
     "student": _student,
     "callable": _callable,
 }
