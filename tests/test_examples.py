@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TESTED = {
     *("own_loop.py", "hf_trainer.py", "slam_against_kd.py"),
-    *("distill_reviews.py", "make_table_files.py", "run_table.toml"),
+    *("distill_reviews.py", "distill_images.py", "make_table_files.py", "run_table.toml"),
 }
 
 
@@ -65,6 +65,21 @@ def test_the_job_from_python_gives_a_student_and_a_report(tmp_path: Path) -> Non
     assert (tmp_path / "run/report.html").exists()
     again = run(EXAMPLES / "distill_reviews.py", tmp_path)
     assert "answers bought" not in again
+
+
+def test_images_in_folders_give_a_student_that_reads_files(tmp_path: Path) -> None:
+    said = run(EXAMPLES / "distill_images.py", tmp_path)
+    rates = {
+        name: float(re.search(f"^{name} +([0-9.]+)%", said, re.MULTILINE)[1])
+        for name in ("Labels only", "Soft distillation", "Teacher")
+    }
+    assert rates["Labels only"] + 5 < rates["Soft distillation"] <= rates["Teacher"] + 1
+    answers = re.findall(r"^(\d)  test/(\d)/", said, re.MULTILINE)
+    assert len(answers) == 5
+    assert sum(given == truth for given, truth in answers) >= 4
+    student, photos = tmp_path / "run/student", sorted((tmp_path / "test/7").glob("*.png"))[:3]
+    alone = run(student / "example.py", *photos)
+    assert alone.count('"class": ') == 3
 
 
 def test_the_run_file_with_answers_in_a_table_runs(tmp_path: Path) -> None:

@@ -15,9 +15,8 @@ from limbeck.storage import atomic_path
 def write_int8(source: Path, path: Path, known: Sequence[NDArray[np.generic]]) -> None:
     """Quantise weights to 8 bits, and activations.
 
-    A graph with convolutions gets the ranges that its activations had on `known` rows: quantising
-    activations as they come, which is best for all others, made `image_cnn` several times slower than
-    float32.
+    A graph with convolutions gets the ranges that its activations had on `known` rows. All others
+    quantise activations as they come, which made `image_cnn` several times slower than float32.
 
     Args:
         source: The float32 file.
