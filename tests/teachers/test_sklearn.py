@@ -2,8 +2,6 @@
 
 import builtins
 import pickle
-import sys
-from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -11,10 +9,11 @@ import pyarrow as pa
 import pytest
 import skops.io
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
@@ -108,26 +107,45 @@ def test_categories_beside_numbers_are_strings_in_a_matrix_of_objects():
     assert spy.seen.tolist() == [[0, 1, "u"], [1, 0, None], [2, 5, "v"], [3, 1, "u"]]
 
 
-def test_names_that_it_was_fitted_on_choose_columns_and_order():
+def test_columns_that_it_was_fitted_on_are_found_by_name(tmp_path):
+    """A ColumnTransformer against the same made by hand."""
+    colours = np.array(["u", "w", "v", "u"], object)
+    columns = ColumnTransformer(
+        [("numbers", StandardScaler(), ["b"]), ("words", OneHotEncoder(), ["c"])]
+    )
+    named = make_pipeline(columns, LogisticRegression())
+    named.fit(pa.table({"c": pa.array(colours), "b": X[:, 1]}), Y)
+    scaled = (X[:, 1] - X[:, 1].mean()) / X[:, 1].std()
+    by_hand = np.column_stack([scaled, *(colours == name for name in "uvw")])
+    expected = LogisticRegression().fit(by_hand, Y).predict_proba(by_hand)
+    teacher = made(dumped(tmp_path, named), MIXED)
+    assert teacher.columns == ("c", "b")
+    rows = number_rows().set_column(0, "c", pa.array(colours, pa.large_string()))
+    assert np.allclose(ask(teacher, rows).probs, expected, atol=1e-5)
+
+
+def test_an_estimator_with_names_gets_a_table_in_their_order():
     spy = Spy(feature_names_in_=np.array(["b", "a"], object))
-    teacher = SklearnTeacher(spy, MIXED, fingerprint="1")
-    assert teacher.columns == ("b", "a")
-    teacher._frame = False
-    ask(teacher, number_rows())
-    assert np.array_equal(spy.seen, X[:, ::-1])
     # `columns` says what is a question; the estimator's order stays its own.
-    ask(SklearnTeacher(spy, MIXED, fingerprint="1", columns=("a", "b")), number_rows())
+    teacher = SklearnTeacher(spy, MIXED, fingerprint="1", columns=("a", "b"))
+    ask(teacher, number_rows())
     assert np.array_equal(np.asarray(spy.seen), X[:, ::-1])
 
 
-def test_an_estimator_with_names_gets_a_data_frame_where_pandas_is(monkeypatch):
-    frames = SimpleNamespace(DataFrame=lambda columns: columns, __spec__="there")
-    monkeypatch.setitem(sys.modules, "pandas", frames)
+def test_where_pandas_is_it_gets_a_data_frame():
+    pandas = pytest.importorskip("pandas")
     spy = Spy(feature_names_in_=np.array(["c", "a"], object))
     ask(SklearnTeacher(spy, MIXED, fingerprint="1"), number_rows())
-    assert list(spy.seen) == ["c", "a"]
-    assert spy.seen["c"].tolist() == ["u", None, "v", "u"]
-    assert spy.seen["a"].tolist() == [0, 1, 2, 3]
+    assert isinstance(spy.seen, pandas.DataFrame)
+    assert list(spy.seen.columns) == ["c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"), [((0, 1), ("0", "1")), ((1.0, 2.0), ("1", "2")), (("b", "a"), ("a", "b"))]
+)
+def test_classes_are_written_as_labels_are(labels, names):
+    estimator = LogisticRegression().fit(X, [labels[0], labels[0], labels[1], labels[1]])
+    assert SklearnTeacher(estimator, NUMBERS, fingerprint="1").classes == names
 
 
 def test_classes_are_told_by_name_or_named_anew(tmp_path):

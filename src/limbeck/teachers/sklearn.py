@@ -3,7 +3,6 @@
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, cast
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
+from limbeck.data.columns import label_column
 from limbeck.data.schema import Schema
 from limbeck.errors import ConfigError, LimbeckError, missing_extra
 from limbeck.teachers.local import LocalTeacher, Said, fingerprint_of
@@ -32,14 +32,15 @@ class SklearnTeacher(LocalTeacher):
     It is given what it was fitted on: a list of strings where it sees one text column; a float64
     matrix (n, k) where it sees numbers, missing ones as NaN; else a matrix of objects, strings
     where the column is text or a category. An estimator that knows names of columns
-    (`feature_names_in_`) sees these: as a DataFrame, or, where pandas is not installed, as the
-    matrix in their order.
+    (`feature_names_in_`) sees these: as a DataFrame, or as an Arrow table where pandas is not
+    installed.
 
     Args:
         estimator: Fitted, with `predict_proba` and `classes_`.
         schema: The task, for the kinds of the columns.
         fingerprint: Anything that changes when the answers would, such as the file's hash.
-        classes: Class names in the order of `classes_`. Default: `classes_` as strings.
+        classes: Class names in the order of `classes_`. Default: `classes_`, written
+            as labels are: the numbers 1 and 1.0 are "1".
         columns: Columns that it sees. Default: those that it was fitted on, or all inputs.
 
     Raises:
@@ -63,7 +64,6 @@ class SklearnTeacher(LocalTeacher):
         self._names = names
         self._numeric = set(schema.numeric)
         self._one_text = not names and len(self.columns) == 1 and self.columns[0] in schema.text
-        self._frame = bool(names) and find_spec("pandas") is not None
         self._check_columns(schema)
         self.fingerprint = fingerprint_of(
             "sklearn", fingerprint, *self.classes, "|", *self.columns, "|", *names
@@ -74,21 +74,19 @@ class SklearnTeacher(LocalTeacher):
         if rows.num_rows == 0:
             return Said(np.zeros((0, len(self.classes))))
         with warnings.catch_warnings():
-            # The matrix has the columns in the order of the names, so the names are not missed.
+            # Older scikit-learn sees no names in an Arrow table, whose columns are in their order.
             warnings.filterwarnings("ignore", "X does not have valid feature names")
             return Said(self._estimator.predict_proba(self._inputs(rows)))
 
     def _inputs(self, rows: pa.RecordBatch) -> object:
         if self._one_text:
             return rows.column(self.columns[0]).to_pylist()
-        columns = [self._values(rows, name) for name in self._names or self.columns]
-        if self._frame:
-            frame: object = import_module("pandas").DataFrame(
-                dict(zip(self._names, columns, strict=True))
-            )
+        if self._names:
+            table = pa.Table.from_batches([rows.select(list(self._names))])
+            frame: object = table.to_pandas() if find_spec("pandas") else table
             return frame
         # Objects beside numbers make a matrix of objects.
-        return np.stack(columns, axis=1)
+        return np.stack([self._values(rows, name) for name in self.columns], axis=1)
 
     def _values(self, rows: pa.RecordBatch, name: str) -> NDArray[np.generic]:
         column = rows.column(name)
@@ -232,4 +230,5 @@ def _classes(estimator: Estimator, named: Sequence[str], name: str) -> tuple[str
             f"teacher.classes names {len(named)} classes {list(named)} but {name} was fitted on "
             f"{len(own)}: {[str(c) for c in own]}; name each, in that order."
         )
-    return tuple(named) or tuple(str(c) for c in own)
+    written = label_column(pa.array(list(own)), "classes_", where=name).to_pylist()
+    return tuple(named) or tuple(str(c) for c in written)
