@@ -84,15 +84,16 @@ TASKS = {
     ),
     "mnist": Task(
         "images/mnist.npz",
-        {"labelled": 200, "validation": 200, "teacher": 2_000, "pool": 8_000, "test": 5_000},
+        {"labelled": 200, "validation": 200, "teacher": 2_000, "pool": 6_000, "test": 3_000},
         ALL,
-        ("--student.kind=image_cnn", "--train.epochs=4"),
+        ("--student.kind=image_cnn", "--train.steps=100", "--train.folds=2"),
+        seeds=3,
     ),
     "imdb": Task(
         "text/imdb",
         {"labelled": 500, "validation": 300, "teacher": 5_000, "pool": 5_000, "test": 2_000},
         PLAIN,
-        ("--student.kind=text_transformer", "--train.epochs=4", "--train.folds=2"),
+        ("--student.kind=text_transformer", "--train.steps=60", "--train.folds=2"),
         seeds=2,
     ),
 }
