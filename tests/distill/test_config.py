@@ -76,6 +76,65 @@ def test_a_bad_file_is_refused_with_what_is_wrong(run_file, text, message):
         load_config(run_file)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (RUN.replace("hidden = 32", "hidden = [1]"), r"student\.settings\.hidden=\[1\]: must be"),
+        (RUN.replace("[student.settings]\nhidden", "[student]\nsettings"), r"must be a table"),
+        (RUN + "[objective]\nsettings.taylor = 3", r"objective\.settings\.taylor=3: .* a table"),
+        (RUN + "[objective.settings.tailor]\norder = 3", r"settings holds 'tailor'.*'taylor'"),
+    ],
+)
+def test_settings_that_are_no_tables_of_plain_values_are_refused(run_file, text, message):
+    run_file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(run_file)
+
+
+def test_settings_keep_the_types_that_the_file_gives_them(run_file):
+    values = {"one": 1, "half": 0.5, "real": 1.0, "on": True, "word": "1", "far": float("inf")}
+    lines = ["one = 1", "half = 0.5", "real = 1.0", "on = true", 'word = "1"', "far = inf"]
+    tables = ("student.settings", "objective.settings.taylor", 'objective.settings."a.b:C+slam"')
+    run_file.write_text(
+        RUN.split("[student", maxsplit=1)[0]
+        + "".join(f"[{t}]\n" + "\n".join(lines) + "\n" for t in tables)
+    )
+    config = load_config(run_file)
+    found = [config.student.settings, *config.objective.settings.values()]
+    assert list(config.objective.settings) == ["taylor", "a.b:C+slam"]
+    for table in found:
+        assert {key: (type(v), v) for key, v in table.items()} == {
+            key: (type(v), v) for key, v in values.items()
+        }
+    again = run_file.with_name("again.toml")
+    again.write_text(to_toml(config))
+    assert load_config(again) == config
+
+
+def test_an_option_changes_one_setting_and_leaves_the_others(run_file):
+    run_file.write_text(RUN + '[objective.settings.ups]\nrule = "ensemble"\npositive = 0.8\n')
+    options = [
+        *("--student.settings.dropout", "0.5", "--objective.settings.ups.positive=0.9"),
+        *("--objective.settings.my.losses:Mine.max-dim", "3", "--train.steps", "4"),
+    ]
+    config = load_config(run_file, options)
+    assert config.student.settings == {"hidden": 32, "dropout": 0.5}
+    assert config.objective.settings == {
+        "ups": {"rule": "ensemble", "positive": 0.9},
+        "my.losses:Mine": {"max_dim": 3},
+    }
+    assert config.train.steps == 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--student.settings", "x"], ["--student.settings.hidden"], ["--objective.settings.order=1"]],
+)
+def test_an_option_without_a_key_or_a_value_is_refused(run_file, options):
+    with pytest.raises(ConfigError, match=r"cannot be used; write --student.settings.<key>"):
+        load_config(run_file, options)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no run file .*nowhere.toml"):
         load_config(tmp_path / "nowhere.toml")
@@ -108,6 +167,8 @@ def test_bad_training_settings_are_refused(settings, message):
     ("settings", "message"),
     [
         ({"arms": ("labels", "slaam")}, "slaam.*slam"),
+        ({"arms": ("labels", "slam+taylr")}, "holds 'taylr'.*did you mean 'taylor'"),
+        ({"settings": {"upps": {}}}, "objective.settings holds 'upps'.*did you mean 'ups'"),
         ({"arms": ("slam",)}, "needs 'labels'"),
         ({"arms": ("labels",)}, "at least one other"),
         ({"arms": ("labels", "slam", "slam")}, "each once"),

@@ -16,7 +16,17 @@ from limbeck.distill.config import TrainConfig
 from limbeck.distill.job import Job, Labelled
 from limbeck.distill.loop import learning_rate, predict, refresh_steps, train
 from limbeck.distill.views import Stacked, Subset, folds, stack, subset
-from limbeck.objectives import Evidence, HardKD, SoftKD, Supervised, Weighted
+from limbeck.objectives import (
+    Combined,
+    Evidence,
+    HardKD,
+    Slam,
+    SoftKD,
+    Supervised,
+    Targets,
+    Weighted,
+    slam_loss,
+)
 from limbeck.objectives.base import Objective
 from limbeck.students import MemoryStore, Store, build, settings_of
 from limbeck.trust import NeighbourTrust
@@ -85,6 +95,45 @@ def make_job(*, steps=12, patience=0, dropout=0.5, pool=True, held_out=True, sto
         learning_rate=0.01,
         seed=5,
     )
+
+
+class Feature(Objective):
+    """Squared distance of the projected embedding from the teacher's probabilities times ten."""
+
+    name = "feature"
+
+    def __init__(self):
+        g = torch.Generator().manual_seed(1)
+        self.projector = torch.nn.Parameter(torch.randn(8, 2, generator=g))
+        self.offset = torch.nn.Parameter(torch.zeros(2))
+
+    def fit(self, answers, evidence):
+        return self
+
+    def targets(self, answers):
+        return Targets({"logits": 10 * answers.probs})
+
+    def loss(self, out, targets, labels):
+        if targets is None:
+            return self.label_loss(out, labels)
+        return (out.embedding @ self.projector + self.offset - targets["logits"]).square().sum(1)
+
+    def parameters(self):
+        return iter([self.projector, self.offset])
+
+    def state_dict(self):
+        return {"projector": self.projector.data, "offset": self.offset.data}
+
+    def load_state_dict(self, state):
+        self.projector.data.copy_(state["projector"])
+        self.offset.data.copy_(state["offset"])
+
+
+def with_feature(job):
+    """The same job with SLaM and a loss over embeddings, whose parameters are trained with it."""
+    told = Evidence(job.pool.probs, job.labelled.labels, lambda p: p.max(dim=1).values, 2)
+    objective = Combined(Slam(target="hard"), Feature(), weight=0.5).fit([], told)
+    return replace(job, objective=objective, pool=replace(job.pool, objective=objective))
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +205,60 @@ def test_stopped_at_any_step_and_resumed_it_ends_with_the_same_bytes(accelerator
         again = train(job, path, "s", accelerator, nothing)
         assert same(weights(job), weights(whole))
         assert again.curve == expected.curve
+
+
+def test_an_objectives_parameters_are_trained_and_clipped_with_the_student(accelerator, tmp_path):
+    job = with_feature(make_job(dropout=0.0, held_out=False))
+    module, feature = copy.deepcopy(job.student.module), Feature()
+    trained = [*module.parameters(), *feature.parameters()]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": 0.01},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=1.0,
+    )
+    pool, labelled = EndlessPermutation(30, 8, 10), EndlessPermutation(20, 4, 11)
+    collate = job.student.encoder.collate
+    for step in range(12):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(job, step)
+        p, a = pool.rows(step), labelled.rows(step)
+        out, probs = module(collate(job.pool.store.take(p))), job.pool.probs[p]
+        slam = slam_loss(out.outputs, probs, probs.max(1).values, 2, target="hard")
+        matched = out.embedding @ feature.projector + feature.offset - 10 * probs
+        z = module(collate(job.labelled.rows.take(a))).outputs
+        told = torch.nn.functional.cross_entropy(z, job.labelled.labels[a])
+        optimizer.zero_grad()
+        ((slam + 0.5 * matched.square().sum(1)).mean() + told).backward()
+        # One norm over both, far above the bound: clipping the student alone would differ.
+        assert torch.nn.utils.clip_grad_norm_(trained, job.train.clip_norm) > 5
+        optimizer.step()
+    train(job, tmp_path / "c", "s", accelerator, nothing)
+    for name, value in module.state_dict().items():
+        assert torch.allclose(value, job.student.module.state_dict()[name], atol=1e-5)
+    for mine, theirs in zip(feature.parameters(), job.objective.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+def test_an_objectives_parameters_survive_a_stop_at_any_step_to_the_byte(accelerator, tmp_path):
+    whole = with_feature(make_job())
+    train(whole, tmp_path / "whole", "s", accelerator, nothing)
+    start, end = Feature().state_dict(), whole.objective.state_dict()
+    assert not same({f"second.{k}": v for k, v in start.items()}, end)
+    for at in (1, 3, 4, 7, 11):
+
+        def on_step(step, point, at=at):
+            if step == at:
+                raise Stop
+
+        path = tmp_path / f"stopped{at}"
+        with pytest.raises(Stop):
+            train(with_feature(make_job()), path, "s", accelerator, on_step)
+        job = with_feature(make_job())
+        train(job, path, "s", accelerator, nothing)
+        assert same(weights(job), weights(whole))
+        assert same(job.objective.state_dict(), end)
 
 
 def test_a_checkpoint_between_evaluations_is_as_good(accelerator, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from limbeck.distill.folder import RunFolder
 from limbeck.distill.plan import make_plan
 from limbeck.distill.questions import questions
 from limbeck.distill.run import distill, load_teacher, run_id, stage
-from limbeck.errors import ConfigError
+from limbeck.errors import ConfigError, StorageError
 from limbeck.ledger import Budget, SqliteLedger
 from limbeck.report.record import RunRecord
 from limbeck.teachers import Money
@@ -84,6 +84,71 @@ def test_the_same_seed_gives_the_same_student(finished, tmp_path):
     again = make(tmp_path / "again")
     distill(load_config(again.run_file))
     assert student_bytes(again.folder / "run") == student_bytes(material.folder / "run")
+
+
+LOSS = """
+import torch
+from torch import nn
+from limbeck.objectives import Objective, Targets
+
+
+class Match(Objective):
+    name = "match"
+
+    def __init__(self, *, dim: int):
+        self.projector = nn.Linear(dim, 2)
+
+    def fit(self, answers, evidence):
+        return self
+
+    def targets(self, answers):
+        return Targets({"probs": answers.probs})
+
+    def loss(self, out, targets, labels):
+        if targets is None:
+            return self.label_loss(out, labels)
+        return (self.projector(out.embedding) - targets["probs"]).square().sum(1)
+
+    def parameters(self):
+        return self.projector.parameters()
+
+    def state_dict(self):
+        return {name: tensor.data for name, tensor in self.projector.state_dict().items()}
+
+    def load_state_dict(self, state):
+        self.projector.load_state_dict(state)
+"""
+
+
+def test_slam_and_a_loss_of_your_own_are_one_arm(tmp_path):
+    material = make(tmp_path)
+    (tmp_path / "losses_of_mine.py").write_text(LOSS)
+    text = material.run_file.read_text().replace('"slam"', '"slam+losses_of_mine:Match", "taylor"')
+    table = '[objective.settings."losses_of_mine:Match"]\ndim = 8\n'
+    material.run_file.write_text(text + table)
+    config = load_config(material.run_file)
+    make_plan(config)
+    record = distill(config).record
+    titles = {arm.name: arm.title for arm in record.evaluation.arms}
+    assert titles["slam_hard+losses_of_mine:Match"] == "SLaM, hard target + losses_of_mine:Match"
+    assert list(titles) == ["labels", "slam_hard+losses_of_mine:Match", "taylor"]
+    assert record.trust.check is not None
+    assert load_config(material.folder / "run" / "run.toml") == config
+    # Other code is another experiment.
+    (tmp_path / "losses_of_mine.py").write_text(LOSS + "# and more\n")
+    with pytest.raises(StorageError, match="other settings"):
+        distill(config)
+
+
+def test_an_objective_that_cannot_be_made_is_refused_before_anything_is_asked(tmp_path):
+    material = make(tmp_path)
+    with material.run_file.open("a") as file:
+        file.write("[objective.settings.slam]\nepsilon = 1.0\n")
+    config = load_config(material.run_file)
+    for job in (make_plan, distill):
+        with pytest.raises(ConfigError, match="slam has no setting 'epsilon'; did you mean 'eps'"):
+            job(config)
+    assert material.questions() == []
 
 
 def test_the_same_command_again_asks_nothing_and_changes_nothing(finished):

@@ -19,24 +19,15 @@ from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import Event, RunFolder
 from limbeck.distill.job import Job, Labelled, Pool
 from limbeck.distill.loop import Trained, predict, train
+from limbeck.distill.recipes import make_objective, title
 from limbeck.distill.views import folds, stack, subset
-from limbeck.objectives import HardKD, Slam, SoftKD, Supervised, objective_class
+from limbeck.objectives import Supervised
 from limbeck.objectives.base import Objective
 from limbeck.students.base import Student
 from limbeck.students.store import Store
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-TITLES = {
-    "labels": "Labels only",
-    "labels_and_validation": "Labels and validation",
-    "hard_kd": "Hard distillation",
-    "soft_kd": "Soft distillation",
-    "slam_soft": "SLaM, soft target",
-    "slam_hard": "SLaM, hard target",
-    "weighted": "Weighted distillation",
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,34 +87,6 @@ class Arm:
     temperature: float
 
 
-def expand(config: DistillConfig) -> tuple[str, ...]:
-    """Names of the arms to train; SLaM with an undecided target becomes two."""
-    target = config.objective.slam_target
-    slam = ("slam_soft", "slam_hard") if target == "auto" else (f"slam_{target}",)
-    names: list[str] = []
-    for arm in config.objective.arms:
-        names += slam if arm == "slam" else (arm,)
-    return tuple(names)
-
-
-def make_objective(name: str, config: DistillConfig) -> Objective:
-    """The objective of an arm, not yet fitted."""
-    settings = config.objective
-    match name:
-        case "slam_soft":
-            return Slam(target="soft", normalized=settings.slam_normalized)
-        case "slam_hard":
-            return Slam(target="hard", normalized=settings.slam_normalized)
-        case "soft_kd":
-            return SoftKD(temperature=settings.temperature)
-        case "hard_kd":
-            return HardKD()
-        case "labels" | "labels_and_validation":
-            return Supervised()
-        case _:
-            return objective_class(name)()
-
-
 def choose(arms: Sequence[Arm]) -> Arm:
     """The arm that ships: best accuracy on validation, then best likelihood, then first."""
     return max(arms, key=lambda arm: (arm.accuracy, -arm.nll))
@@ -146,11 +109,11 @@ class ArmTrainer:
 
     def train(self, name: str) -> Arm:
         """Train one arm, or read it back when it is done."""
-        self._folder.log(name, f"training: {_title(name)}")
+        self._folder.log(name, f"training: {title(name)}")
         arm = self._on_validation_too(name) if name == "labels_and_validation" else self._arm(name)
         self._folder.log(
             name,
-            f"{_title(name)}: validation accuracy {arm.accuracy:.1%} at step "
+            f"{title(name)}: validation accuracy {arm.accuracy:.1%} at step "
             f"{arm.trained.best_step} of {self._m.steps}",
             accuracy=arm.accuracy,
             best_step=arm.trained.best_step,
@@ -170,7 +133,7 @@ class ArmTrainer:
         assert point is not None
         return Arm(
             name=name,
-            title=_title(name),
+            title=title(name),
             student=job.student,
             objective=objective,
             test_log_probs=self._predict(job, self._m.test),
@@ -191,7 +154,7 @@ class ArmTrainer:
         trained = self._run(job)
         return Arm(
             name=name,
-            title=_title(name),
+            title=title(name),
             student=job.student,
             objective=job.objective,
             test_log_probs=self._predict(job, self._m.test),
@@ -265,10 +228,6 @@ class ArmTrainer:
         path = folder.checkpoints / f"{job.name}.safetensors"
         settings = f"{self._m.settings}.{job.name}.{job.stop_at}"
         return train(job, path, settings, self._accelerator, on_step)
-
-
-def _title(name: str) -> str:
-    return TITLES.get(name, name)
 
 
 def _mean_point(points: Sequence[CurvePoint]) -> CurvePoint:

@@ -1,15 +1,13 @@
 """What a comparison is asked for, and what it refuses before anything is read or spent."""
 
-import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from limbeck.distill.arms import expand
-from limbeck.distill.config import KNOWN, DistillConfig, load_config
+from limbeck.distill.config import DistillConfig, check_arms, load_config, near
+from limbeck.distill.recipes import expand
 from limbeck.errors import ConfigError
-from limbeck.registry import names
 
 DEFAULT_BASELINES = ("soft_kd", "hard_kd", "labels")
 LABELS_ONLY = {"labels", "labels_and_validation"}
@@ -60,7 +58,7 @@ class CompareConfig:
         if self.baseline and self.baseline not in self.arms:
             raise ConfigError(
                 f"baseline={self.baseline!r} is none of the arms that are trained: "
-                f"{', '.join(self.arms)}{_hint(self.baseline, self.arms)}."
+                f"{', '.join(self.arms)}{near(self.baseline, self.arms)}."
             )
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError(
@@ -133,20 +131,10 @@ def split_arms(text: str) -> tuple[str, ...]:
     if not text:
         return ()
     arms = tuple(part.strip() for part in text.split(",") if part.strip())
-    known = names("objectives", dict.fromkeys(KNOWN))
-    for arm in arms:
-        if arm not in known:
-            raise ConfigError(
-                f"arms holds {arm!r}; the arms are {', '.join(known)}{_hint(arm, known)}."
-            )
+    check_arms(arms, "arms")
     if len(arms) < 2:
         raise ConfigError(
             f"arms={text!r} leaves nothing to compare; give at least two, such as "
             f"labels,soft_kd,slam."
         )
     return arms
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"; did you mean {near[0]!r}?" if near else ""

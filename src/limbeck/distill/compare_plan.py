@@ -25,6 +25,7 @@ from limbeck.distill.plan import (
     worst_price,
 )
 from limbeck.distill.questions import AnswerBook, Questions, check_budget, unanswered
+from limbeck.distill.recipes import check_objectives
 from limbeck.distill.run import check_student, check_validation, stage, steps_of, student_kind
 from limbeck.errors import ConfigError
 from limbeck.ledger import SqliteLedger
@@ -227,6 +228,7 @@ def _look(config: DistillConfig, listener: Listener) -> _Look:
         splits = stage(config, folder)
         check_student(config, splits)
         check_validation(config, splits)
+        check_objectives(config, splits.schema.num_classes)
         teacher = teacher_if_ready(config, splits, folder)
     asked = questions_of(splits, teacher)
     rows = read_selection(folder) if folder.claimed else None

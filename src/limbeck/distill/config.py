@@ -6,12 +6,13 @@ over the file, the file over the default.
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from limbeck.data.config import DataConfig
+from limbeck.distill.open_tables import OPEN, Table, read_toml, take_options, take_tables
 from limbeck.errors import ConfigError
 from limbeck.registry import names
 from limbeck.teachers.config import TeacherConfig
@@ -40,6 +41,7 @@ REQUIRED = {
 }
 """What has no default, by the parser's name: its key and its option."""
 ARMS = ("labels", "labels_and_validation", "hard_kd", "soft_kd", "slam")
+"""The arms of a run that names none."""
 KNOWN = (*ARMS, "taylor", "ups", "fidelity", "alpha_weighted", "weighted")
 
 
@@ -50,7 +52,7 @@ class StudentConfig:
     kind: str = ""
     """Kind of student, such as text_bag, text_transformer, tabular, huggingface, factory. Default:
     chosen by the columns, and reported."""
-    settings: dict[str, bool | int | float | str] = field(default_factory=dict)
+    settings: Table = field(default_factory=dict)
     """Settings of that kind, such as buckets or hidden."""
 
 
@@ -102,7 +104,9 @@ class ObjectiveConfig:
     """What the students learn from."""
 
     arms: tuple[str, ...] = ARMS
-    """Ways of training to compare; "labels" is always among them."""
+    """Ways of training to compare; "labels" is always among them. Others: taylor,
+    ups, fidelity, alpha_weighted, weighted, your own as `package.module:Class`, and sums such as
+    slam+my_losses:Mine."""
     temperature: float = 1.0
     """Softmax temperature of soft distillation, > 0."""
     slam_target: Literal["auto", "soft", "hard"] = "auto"
@@ -113,14 +117,13 @@ class ObjectiveConfig:
     """Lower bound of alpha, in [0.5, 1). Default 0: chosen on validation by cross-validation."""
     top_k_threshold: float = 0.9
     """k is the smallest for which the teacher's top-k accuracy on validation reaches this."""
+    settings: dict[str, Table] = field(default_factory=dict)
+    """Settings of objectives, a table for each that has any, such as order of taylor; a sum has
+    weight, of its parts but the first."""
 
     def __post_init__(self) -> None:
-        known = names("objectives", dict.fromkeys(KNOWN))
-        unknown = [arm for arm in self.arms if arm not in known]
-        if unknown:
-            raise ConfigError(
-                f"objective.arms holds {unknown[0]!r}; the arms are {', '.join(known)}."
-            )
+        check_arms(self.arms, "objective.arms")
+        check_arms(self.settings, "objective.settings")
         if "labels" not in self.arms or len(self.arms) < 2 or len(set(self.arms)) < len(self.arms):
             raise ConfigError(
                 f"objective.arms={list(self.arms)}: needs 'labels' and at least one other arm, "
@@ -236,12 +239,12 @@ def load_config(path: Path | None, options: Sequence[str] = ()) -> DistillConfig
             or a value is refused.
     """
     from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
-    from cyclopts.config import Toml
+    from cyclopts.config import Dict
 
-    if path is not None and not path.is_file():
-        raise ConfigError(f"there is no run file {path}; give the path of a TOML file.")
-    given = _absolute(options)
-    sources = [] if path is None else [Toml(path, use_commands_as_keys=False)]
+    data = read_toml(path)
+    student, objectives = take_tables(data)
+    given = _absolute(take_options(options, student, objectives))
+    sources = [] if path is None else [Dict(data, use_commands_as_keys=False, source=str(path))]
     app = App(config=sources, help_flags=[], version_flags=[], result_action="return_value")
 
     @app.default
@@ -255,6 +258,11 @@ def load_config(path: Path | None, options: Sequence[str] = ()) -> DistillConfig
     except CycloptsError as error:
         raise ConfigError(_sentence(str(error), path)) from error
     assert isinstance(config, DistillConfig)
+    config = replace(
+        config,
+        student=replace(config.student, settings=student),
+        objective=replace(config.objective, settings=objectives),
+    )
     return _from_folder(config, Path() if path is None else path.parent)
 
 
@@ -288,7 +296,11 @@ def from_environment(options: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a variable begins with LIMBECK_ but names no setting.
     """
-    known = {"LIMBECK_" + key.upper().replace(".", "_"): key for key in _keys(DistillConfig)}
+    known = {
+        "LIMBECK_" + key.upper().replace(".", "_"): key
+        for key in _keys(DistillConfig)
+        if key not in OPEN
+    }
     given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in options}
     words: list[str] = []
     for name, value in sorted(os.environ.items()):
@@ -336,6 +348,27 @@ def _sentence(message: str, path: Path | None) -> str:
     source = f" (in {path})" if path is not None and str(path) not in message else ""
     plain = message.replace("TOMLDecodeError:", "not valid TOML:")
     return " ".join(plain.split()) + source
+
+
+def check_arms(arms: Iterable[str], setting: str) -> None:
+    """Refuse a name that no objective has; a class of your own is looked for later.
+
+    Raises:
+        ConfigError: names the nearest known one.
+    """
+    known = names("objectives", dict.fromkeys(KNOWN))
+    for part in (part for arm in arms for part in arm.split("+")):
+        if part not in known and ":" not in part:
+            raise ConfigError(
+                f"{setting} holds {part!r}; the arms are {', '.join(known)}{near(part, known)}; "
+                f"one of your own is package.module:Class, and a sum slam+package.module:Class."
+            )
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """A hint at the nearest name, if one is near."""
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -149,7 +149,7 @@ def _check(
     acquired: Acquired, splits: Splits, trust: Trust, arms: Sequence[Arm]
 ) -> TrustCheck | None:
     # Where no arm used trust, nothing hangs on whether it holds.
-    if acquired.test is None or not any(arm.name.startswith("slam") for arm in arms):
+    if acquired.test is None or not any(arm.objective.uses_trust for arm in arms):
         return None
     probs = acquired.test.probs
     correct = probs.argmax(dim=1).numpy() == splits.test.labels

@@ -6,6 +6,8 @@ The folder is enough to resume the run and to audit it. `run.toml` is written fi
 
 import hashlib
 import json
+import math
+import re
 import time
 import tomllib
 import warnings
@@ -195,14 +197,26 @@ def _plain(config: DistillConfig) -> dict[str, object]:
 def _table(name: str, values: Mapping[str, object]) -> list[str]:
     lines = [f"\n[{name}]"] if name else []
     lines += [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        f"{_key(key)} = {_value(value)}"
         for key, value in values.items()
         if not isinstance(value, dict) and value is not None
     ]
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            lines += _table(f"{name}.{key}" if name else key, value)
+            lines += _table(f"{name}.{_key(key)}" if name else _key(key), value)
     return lines
+
+
+def _key(name: str) -> str:
+    """A key as TOML writes it: in quotes where it holds more than letters, digits, - and _."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+
+
+def _value(value: object) -> str:
+    """A plain value as TOML writes it: JSON's way, but for infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _comparable(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:

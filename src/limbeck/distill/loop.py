@@ -96,6 +96,9 @@ class _Run:
         self.accelerator = accelerator
         self.progress = progress
         self.module: StudentModule = job.student.module.to(accelerator.device)
+        for parameter in job.objective.parameters():
+            parameter.data = parameter.data.to(accelerator.device)
+        self.trained = [*self.module.parameters(), *job.objective.parameters()]
         self.optimizer = build_optimizer(job)
         self.wrapped, self.optimizer = accelerator.prepare(self.module, self.optimizer)
         self.feed = Feed(job, accelerator.process_index, accelerator.num_processes)
@@ -132,8 +135,9 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._loss(step)
         self.accelerator.backward(loss)
+        self._average_objective()
         if self.job.train.clip_norm > 0:
-            self.accelerator.clip_grad_norm_(self.module.parameters(), self.job.train.clip_norm)
+            self.accelerator.clip_grad_norm_(self.trained, self.job.train.clip_norm)
         self.optimizer.step()
         progress = self.progress
         self.loss_sum += loss.detach()
@@ -173,6 +177,13 @@ class _Run:
 
     def _said(self, rows: Store) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         return log_probabilities(self.module, self.job, rows, self.accelerator.device)
+
+    def _average_objective(self) -> None:
+        """Average over processes the gradients that the wrapper of the student does not see."""
+        if self.accelerator.num_processes > 1:
+            for parameter in self.job.objective.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
 
     def _evaluate(self) -> CurvePoint:
         progress = self.progress

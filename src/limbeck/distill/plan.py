@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from limbeck.data import Splits, distinct
 from limbeck.distill.acquire import read_selection
-from limbeck.distill.arms import expand
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.fit import is_trained, teacher_plan
 from limbeck.distill.folder import Listener, RunFolder, ignore
@@ -25,6 +24,7 @@ from limbeck.distill.questions import (
     questions,
     unanswered,
 )
+from limbeck.distill.recipes import check_objectives, expand
 from limbeck.distill.run import (
     load_teacher,
     make_student,
@@ -116,6 +116,7 @@ def make_plan(config: DistillConfig, listener: Listener = ignore) -> Plan:
     folder.check(config)
     with importable(config.code), folder.collecting_warnings():
         splits = stage(config, folder)
+        check_objectives(config, splits.schema.num_classes)
         teacher = teacher_if_ready(config, splits, folder)
         asked = questions_of(splits, teacher)
         buy = _to_buy(config, splits, asked, teacher, folder)

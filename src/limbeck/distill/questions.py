@@ -1,6 +1,6 @@
 """What a run would ask, what of it is known, and whether the budget can hold it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,10 +34,19 @@ class AnswerBook:
         """Answers in the order of `ids`, repeats allowed."""
         return self._ledger.answers(self._fingerprint, ids)
 
-    def batches(self, ids: NDArray[np.uint8]) -> Iterator[Answers]:
-        """All answers, a few thousand at a time."""
-        for start in range(0, len(ids), _READ_BATCH):
-            yield self.read(ids[start : start + _READ_BATCH])
+    def batches(self, ids: NDArray[np.uint8]) -> Iterable[Answers]:
+        """All answers, a few thousand at a time; they can be read again from the beginning."""
+        return _Batches(self, ids)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batches:
+    book: AnswerBook
+    ids: NDArray[np.uint8]
+
+    def __iter__(self) -> Iterator[Answers]:
+        for start in range(0, len(self.ids), _READ_BATCH):
+            yield self.book.read(self.ids[start : start + _READ_BATCH])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from limbeck.answers import Answers
 from limbeck.data import Dataset, Splits, find_source, prepare, sample_rows
 from limbeck.distill.acquire import Acquired, acquire
-from limbeck.distill.arms import ArmTrainer, Materials, choose, expand
+from limbeck.distill.arms import ArmTrainer, Materials, choose
 from limbeck.distill.config import DecisionConfig, DistillConfig
 from limbeck.distill.decision import check_decision
 from limbeck.distill.finish import finish
@@ -31,6 +31,7 @@ from limbeck.distill.questions import (
     check_budget,
     content_questions,
 )
+from limbeck.distill.recipes import check_objectives, expand, own_sources
 from limbeck.distill.trust import Trust, fit_trust
 from limbeck.distill.views import Subset
 from limbeck.errors import ConfigError
@@ -97,6 +98,7 @@ def _way_of_a_row(
         splits = stage(config, folder)
         check_student(config, splits)
         check_validation(config, splits)
+        check_objectives(config, splits.schema.num_classes)
         if config.teacher.kind == "fit" and not folder.claimed:
             # Its questions are known before it is trained: refuse a small budget now, not then.
             check_budget(config, content_questions(splits), None)
@@ -284,6 +286,7 @@ def prepare_materials(
         learning_rate=rate,
         settings=settings_hash(
             _shaping(config),
+            own_sources(config),
             content_hash(
                 splits.labelled.content_ids, splits.validation.content_ids, acquired.pool_ids
             ),

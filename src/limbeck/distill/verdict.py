@@ -190,7 +190,8 @@ def _trust_off(trust: TrustCheck | None) -> list[Finding]:
 
 
 def _target_off(evaluation: Evaluation) -> list[Finding]:
-    mixing = [a for a in evaluation.arms if a.name.startswith("slam")]
+    # A sum may be held back by its other part.
+    mixing = [a for a in evaluation.arms if a.name.startswith("slam") and "+" not in a.name]
     if not mixing or all(a.name != "soft_kd" for a in evaluation.arms):
         return []
     slam = best_on_validation(mixing)

@@ -1,0 +1,210 @@
+"""From the name of an arm to its objective.
+
+An arm is an objective by name, one of your own as `package.module:Class`, or a sum of them such as
+"slam+my_losses:Feature". SLaM with an undecided target stands for two arms.
+"""
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from types import UnionType
+from typing import Literal, Union, get_args, get_origin, get_type_hints
+
+from limbeck.distill.config import DistillConfig
+from limbeck.errors import ConfigError, LimbeckError
+from limbeck.objectives import Combined, Slam, Supervised, objective_class
+from limbeck.objectives.base import Objective
+from limbeck.students import rng
+from limbeck.teachers.imports import import_object, source_of
+
+TITLES = {
+    "labels": "Labels only",
+    "labels_and_validation": "Labels and validation",
+    "hard_kd": "Hard distillation",
+    "soft_kd": "Soft distillation",
+    "slam_soft": "SLaM, soft target",
+    "slam_hard": "SLaM, hard target",
+    "alpha_weighted": "Alpha as weight",
+    "fidelity": "Fidelity weighting",
+    "taylor": "Taylor cross-entropy",
+    "ups": "UPS",
+    "weighted": "Weighted distillation",
+}
+ELSEWHERE = {
+    "slam": {"target": "slam_target", "normalized": "slam_normalized"},
+    "soft_kd": {"temperature": "temperature"},
+}
+"""Settings that have a place of their own under [objective]."""
+
+
+def expand(config: DistillConfig) -> tuple[str, ...]:
+    """Names of the arms to train; SLaM with an undecided target becomes two, in a sum too."""
+    target = config.objective.slam_target
+    targets = ("soft", "hard") if target == "auto" else (target,)
+    names: list[str] = []
+    for arm in config.objective.arms:
+        parts = arm.split("+")
+        if "slam" in parts:
+            names += [
+                "+".join(f"slam_{t}" if part == "slam" else part for part in parts) for t in targets
+            ]
+        else:
+            names.append(arm)
+    return tuple(names)
+
+
+def title(name: str) -> str:
+    """What people call an arm."""
+    return " + ".join(TITLES.get(part, part) for part in name.split("+"))
+
+
+def make_objective(name: str, config: DistillConfig) -> Objective:
+    """The objective of an arm, not yet fitted.
+
+    Random numbers that its constructor draws from global generators come from the run's seed.
+
+    Raises:
+        ConfigError: there is no such objective, a setting is unknown or refused, or the parts of a
+            sum do not go together.
+    """
+    parts = name.split("+")
+    with rng.isolated(config.seed):
+        made = _make(parts[0], config)
+        if len(parts) == 1:
+            return made
+        whole = "+".join(_plain(part) for part in parts)
+        values = config.objective.settings.get(whole, {})
+        checked = checked_settings(whole, Combined, values, positional=2)
+        for part in parts[1:]:
+            made = Combined(made, _make(part, config), **checked)  # type: ignore[arg-type]  # checked against the signature
+    return made
+
+
+def check_objectives(config: DistillConfig, num_classes: int) -> None:
+    """Refuse arms that cannot be trained before anything is spent.
+
+    Raises:
+        ConfigError: as `make_objective`, or the objective needs another head than the student has.
+    """
+    for name in expand(config):
+        width = make_objective(name, config).width(num_classes)
+        if width != num_classes:
+            raise ConfigError(
+                f"objective.arms holds {name!r}, which needs a head of {width} outputs, but the "
+                f"student has one for each of {num_classes} classes; choose another objective."
+            )
+
+
+def own_sources(config: DistillConfig) -> list[str]:
+    """Text of the files that define the user's own objectives: other code is another experiment."""
+    parts = {part for arm in config.objective.arms for part in arm.split("+") if ":" in part}
+    return [source_of(_kind(part, config)) or "" for part in sorted(parts)]
+
+
+def checked_settings(
+    name: str, kind: type, values: Mapping[str, object], *, positional: int = 0
+) -> dict[str, object]:
+    """Check a table of settings against the keyword-only parameters of a constructor.
+
+    Args:
+        name: The arm, for messages.
+        kind: Its class.
+        values: The table.
+        positional: How many parameters the caller gives by position.
+
+    Returns:
+        The settings; an integer for a float is made one.
+
+    Raises:
+        ConfigError: an unknown key (the nearest is named), a wrong type, or a setting is missing.
+    """
+    where = f"objective.settings.{name}"
+    parameters = list(inspect.signature(kind).parameters.values())[positional:]
+    known = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+    for p in parameters:
+        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD:
+            raise ConfigError(
+                f"{name} takes {p.name} by position; make the settings of an objective "
+                f"keyword-only, `def __init__(self, *, {p.name}=...)`."
+            )
+        if p.default is p.empty and p.kind is p.KEYWORD_ONLY and p.name not in values:
+            raise ConfigError(f"{where}.{p.name} is missing; {name} has no default for it.")
+    hints = _hints(kind)
+    checked: dict[str, object] = {}
+    for key, value in values.items():
+        moved = ELSEWHERE.get(name, {}).get(key)
+        if moved is not None:
+            raise ConfigError(f"{where}.{key} has a place of its own; set objective.{moved}.")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
+            hint = f"; did you mean {near[0]!r}?" if near else " and none at all."
+            raise ConfigError(f"{name} has no setting {key!r}{hint}")
+        checked[key] = _fitting(f"{where}.{key}", value, hints.get(key))
+    return checked
+
+
+def _plain(part: str) -> str:
+    """A part of an arm as the run file writes it."""
+    return "slam" if part in ("slam_soft", "slam_hard") else part
+
+
+def _make(part: str, config: DistillConfig) -> Objective:
+    objective, name = config.objective, _plain(part)
+    kind = _kind(name, config)
+    settings = checked_settings(name, kind, objective.settings.get(name, {}))
+    if kind is Slam:
+        settings |= {
+            "target": part.removeprefix("slam_"),
+            "normalized": objective.slam_normalized,
+        }
+    elif name == "soft_kd":
+        settings["temperature"] = objective.temperature
+    try:
+        made: Objective = kind(**settings)
+    except LimbeckError:
+        raise
+    except Exception as error:  # a constructor of the user's may raise anything
+        raise ConfigError(
+            f"the objective {name} cannot be made ({type(error).__name__}: {error}); repair its "
+            f"constructor, or its settings under [objective.settings]."
+        ) from error
+    return made
+
+
+def _kind(name: str, config: DistillConfig) -> type[Objective]:
+    if name in ("labels", "labels_and_validation"):
+        return Supervised
+    if ":" not in name:
+        return objective_class(name)
+    found = import_object(name, config.code, what="objective.arms")
+    if not (isinstance(found, type) and issubclass(found, Objective)):
+        raise ConfigError(
+            f"objective.arms holds {name!r}, which is no subclass of limbeck.objectives.Objective; "
+            f"name a class that is."
+        )
+    return found
+
+
+def _hints(kind: type) -> dict[str, object]:
+    try:
+        return get_type_hints(kind.__init__)  # type: ignore[misc]  # only looked at
+    except (NameError, TypeError, AttributeError):  # annotations that cannot be evaluated
+        return {}
+
+
+def _fitting(where: str, value: object, hint: object) -> object:
+    """The value as the annotation wants it; what is not annotated takes anything."""
+    if hint is None:
+        return value
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        if not any(value == choice and type(value) is type(choice) for choice in choices):
+            raise ConfigError(f"{where}={value!r}: must be {' or '.join(map(repr, choices))}.")
+        return value
+    allowed = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if type(value) in allowed:
+        return value
+    if float in allowed and type(value) is int:
+        return float(value)
+    wanted = " or ".join(getattr(each, "__name__", str(each)) for each in allowed)
+    raise ConfigError(f"{where}={value!r}: must be {wanted}, not {type(value).__name__}.")
