@@ -116,7 +116,6 @@ class Weighted(Objective):
 
     name = "weighted"
     corrects_noise = True
-    corrects_noise = True
 
     def __init__(
         self,
