@@ -1,6 +1,8 @@
 """Every kind of student, killed and resumed in training; networks of a user's in the main job."""
 
+import importlib
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ from limbeck.distill.job import Job, Labelled
 from limbeck.distill.loop import train
 from limbeck.distill.plan import make_plan
 from limbeck.distill.run import distill
-from limbeck.errors import ConfigError
+from limbeck.errors import ConfigError, StorageError
 from limbeck.objectives import Supervised
 from limbeck.students import MemoryStore
 from tests.conformance.test_students import NAMES, make, rows_of
@@ -120,3 +122,17 @@ def test_a_network_of_ones_own_goes_all_the_way_with_onnx_or_a_note(tmp_path, li
     assert (student / "model.onnx").exists() == (not line)
     assert ("cannot be written as ONNX" in missing.get("export", "")) == bool(line)
     assert outcome.record.size.parameters == 2 * 8 + 8 + 2 * 8 + 2
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_with_a_network_that_has_changed(tmp_path):
+    made = with_network(tmp_path)
+    config = load_config(made.run_file)
+    distill(config)
+    distill(config)  # nothing has changed
+    (file,) = tmp_path.glob("network_*.py")
+    file.write_text(file.read_text().replace("torch.relu", "torch.tanh"))
+    del sys.modules[file.stem]
+    importlib.invalidate_caches()
+    with pytest.raises(StorageError, match="other settings"):
+        distill(config)

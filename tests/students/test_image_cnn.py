@@ -252,6 +252,17 @@ def test_what_pillow_only_warns_of_is_no_warning_of_ours():
 
 def test_what_is_refused_here_is_refused_when_data_are_read():
     assert (pixels.FORMATS, pixels.MOST_PIXELS) == (images.FORMATS, images.MOST_PIXELS)
+    assert pixels.UNREAD_MODES == images.UNREAD_MODES
+
+
+@pytest.mark.parametrize("mode", pixels.UNREAD_MODES)
+def test_colours_without_a_certain_meaning_are_refused_by_both(mode):
+    buffer = io.BytesIO()
+    Image.new(mode, (9, 7)).save(buffer, "TIFF")
+    data = buffer.getvalue()
+    assert f"mode {mode}" in images.check_image(data)
+    with pytest.raises(ValueError, match=f"mode {mode}"):
+        pixels.decode(data, 8, 1)
 
 
 def test_images_choose_this_kind():

@@ -23,6 +23,8 @@ FORMATS = ("PPM", "PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 """Pillow's names of the formats that are read, whatever a file is called."""
 MOST_PIXELS = 64_000_000
 """Most pixels of an image. Decoded, one of this size fills 256 MB."""
+UNREAD_MODES = ("F", "LAB")
+"""Pillow's names of colours that have no certain meaning in 8 bits."""
 _AS_PNG = ("1", "LA", "P", "RGBA", "I;16")
 
 
@@ -65,6 +67,8 @@ def look(data: bytes | None) -> Look:
                 if width * height > MOST_PIXELS:
                     return Look(_huge(f"{width} x {height}"))
                 mode = image.mode
+                if mode in UNREAD_MODES:
+                    return Look(f"its colours are not read (mode {mode}); save it as 8-bit RGB")
                 image.load()
                 return Look(None, mode, width, height)
     except UnidentifiedImageError:

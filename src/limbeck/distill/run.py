@@ -4,6 +4,7 @@ Every stage reads what the one before left in the run folder, and writes whole f
 call resumes a run that was stopped at any moment, and does nothing twice.
 """
 
+import hashlib
 import math
 import uuid
 import warnings
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
@@ -287,6 +289,8 @@ def prepare_materials(
         settings=settings_hash(
             _shaping(config),
             own_sources(config),
+            student.encoder.to_config(),
+            _weights_hash(student),
             content_hash(
                 splits.labelled.content_ids, splits.validation.content_ids, acquired.pool_ids
             ),
@@ -320,6 +324,12 @@ def _shaping(config: DistillConfig) -> str:
     """Every setting that shapes a trained arm."""
     rest = replace(config, out=Path(), ledger=Path(), code=Path(), budget=1, money=0.0)
     return repr(replace(rest, decision=DecisionConfig()))
+
+
+def _weights_hash(student: Student) -> str:
+    """Hash of initial weights: a model folder or a network of the user's may have changed."""
+    weights = {name: t.contiguous() for name, t in student.module.state_dict().items()}
+    return hashlib.blake2b(safetensors.torch.save(weights), digest_size=16).hexdigest()
 
 
 def _parts(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:

@@ -22,6 +22,9 @@ FORMATS = ("PPM", "PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 MOST_PIXELS = 64_000_000
 """A larger image is refused before it is decoded: a small file can ask for all the memory."""
 
+UNREAD_MODES = ("F", "LAB")
+"""Pillow's names of colours that it would clip or cannot convert: floats may mean any range."""
+
 
 def decode(data: bytes, size: int, channels: int) -> NDArray[np.uint8]:
     """Decode an image file into a square of pixels.
@@ -54,7 +57,7 @@ def open_image(data: bytes) -> Image.Image:
     """Read the head of an image file, which tells its mode and size, but not its pixels.
 
     Raises:
-        ValueError: it is in none of `FORMATS`, or too large.
+        ValueError: it is in none of `FORMATS`, too large, or of a mode that is not read.
     """
     if not data:
         raise ValueError("it is empty")
@@ -67,6 +70,8 @@ def open_image(data: bytes) -> Image.Image:
         raise ValueError(
             f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,} in all"
         )
+    if image.mode in UNREAD_MODES:
+        raise ValueError(f"its colours are not read (mode {image.mode}); save it as 8-bit RGB")
     return image
 
 
