@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,22 @@ def test_the_default_of_every_setting_is_of_the_type_that_it_asks_for(name):
     parameters = inspect.signature(kind).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     assert checked_settings("any", kind, defaults) == defaults
+
+
+@pytest.mark.parametrize(
+    ("arm", "settings"),
+    [
+        ("ups", {"ups": {"rule": "ensemble"}}),
+        ("fidelity", {"fidelity": {"source": "spread"}}),
+        ("slam+ups", {"ups": {"rule": "ensemble"}}),
+    ],
+)
+def test_a_spread_that_the_teacher_does_not_give_is_refused_before_anything_is_bought(
+    tmp_path, arm, settings
+):
+    run = config(tmp_path, arm, settings=settings)
+    for one in (TeacherConfig(kind="fit"), TeacherConfig(kind="callable", function="a:b")):
+        with pytest.raises(ConfigError, match=f"{one.kind} has one opinion"):
+            check_objectives(replace(run, teacher=one), 2)
+    for several in (TeacherConfig(kind="fit", members=2), TeacherConfig(kind="student")):
+        check_objectives(replace(run, teacher=several), 2)

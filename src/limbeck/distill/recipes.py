@@ -35,6 +35,8 @@ ELSEWHERE = {
     "soft_kd": {"temperature": "temperature"},
 }
 """Settings that have a place of their own under [objective]."""
+ONE_OPINION = ("table", "module", "sklearn", "callable")
+"""Kinds of teacher whose answers never hold a spread."""
 
 
 def expand(config: DistillConfig) -> tuple[str, ...]:
@@ -84,15 +86,29 @@ def check_objectives(config: DistillConfig, num_classes: int) -> None:
     """Refuse arms that cannot be trained before anything is spent.
 
     Raises:
-        ConfigError: as `make_objective`, or the objective needs another head than the student has.
+        ConfigError: as `make_objective`, or the objective needs another head than the student has,
+            or a spread that the teacher does not give.
     """
     for name in expand(config):
-        width = make_objective(name, config).width(num_classes)
+        made = make_objective(name, config)
+        if made.needs_spread and _has_one_opinion(config):
+            raise ConfigError(
+                f"objective.arms holds {name!r}, which needs answers with a spread, but the "
+                f"teacher {config.teacher.kind} has one opinion; set teacher.kind = 'fit' with "
+                f"teacher.members = 5, or change the objective's settings."
+            )
+        width = made.width(num_classes)
         if width != num_classes:
             raise ConfigError(
                 f"objective.arms holds {name!r}, which needs a head of {width} outputs, but the "
                 f"student has one for each of {num_classes} classes; choose another objective."
             )
+
+
+def _has_one_opinion(config: DistillConfig) -> bool:
+    """Whether the teacher is known to give no spread; a student folder may hold members."""
+    teacher = config.teacher
+    return teacher.kind in ONE_OPINION or (teacher.kind == "fit" and teacher.members == 1)
 
 
 def own_sources(config: DistillConfig) -> list[str]:

@@ -107,6 +107,8 @@ class Objective(ABC):
     """False: the objective learns from labels alone and `targets` is never called."""
     uses_trust: bool = False
     """Whether alpha of the evidence shapes the loss."""
+    needs_spread: bool = False
+    """Whether answers must hold a spread, which only a teacher of several members gives."""
     corrects_noise: bool = False
     """Whether the loss corrects for the teacher's mistakes; a sum never holds two of this kind."""
     refresh_every: float | None = None

@@ -59,6 +59,7 @@ class Combined(Objective):
         self.second = second
         self.weight = weight
         self.uses_trust = first.uses_trust or second.uses_trust
+        self.needs_spread = first.needs_spread or second.needs_spread
         self.corrects_noise = first.corrects_noise or second.corrects_noise
         self.refresh_every = (
             second.refresh_every if first.refresh_every is None else first.refresh_every

@@ -108,6 +108,7 @@ class Fidelity(Objective):
         check_target(target)
         self.beta = beta
         self.source: Source = source
+        self.needs_spread = source == "spread"
         self.target: Target = target
 
     def fit(self, answers: Iterable[Answers], evidence: Evidence | None) -> Self:

@@ -119,6 +119,7 @@ class Ups(Objective):
             raise ConfigError(f"rule={rule!r}: must be 'confidence' or 'ensemble'.")
         _check_thresholds(positive, negative, positive_spread, negative_spread)
         self.rule: Rule = rule
+        self.needs_spread = rule == "ensemble"
         self.positive = positive
         self.negative = negative
         self.positive_spread = positive_spread
