@@ -4,6 +4,7 @@ import os
 import resource
 import sys
 import time
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from limbeck.data.schema import Schema
 from limbeck.errors import DataError, StorageError
 from limbeck.students import EncodedStore, MemoryStore, TextBagConfig, TextBagEncoder
+from limbeck.students import store as store_module
 
 SCHEMA = Schema(text=("text",), numeric=(), category=(), label=None, classes=("no", "yes"))
 TEXTS = ["not good", "", "fine!", "word " * 30, "中文", "a"] * 7
@@ -49,7 +51,11 @@ def test_both_stores_give_any_rows_in_any_order(tmp_path_factory, rows):
     enc = encoder()
     alone = [enc.encode(batch([text])).values.tolist() for text in TEXTS]
     path = tmp_path_factory.getbasetemp() / "any.bin"
-    check_take(EncodedStore.build(enc, batches(TEXTS), path, rows=len(TEXTS)), alone, rows)
+    for small in (-1, store_module.SMALL):  # read a row at a time, or held in memory
+        with mock.patch.object(store_module, "SMALL", small):
+            store = EncodedStore.build(enc, batches(TEXTS), path, rows=len(TEXTS))
+        assert (store._memory is None) == (small < 0)
+        check_take(store, alone, rows)
     check_take(MemoryStore.build(enc, batches(TEXTS)), alone, rows)
 
 
@@ -100,6 +106,14 @@ def test_a_wrong_number_of_rows_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"5 rows were announced .* but 42 came"):
         EncodedStore.build(encoder(), batches(TEXTS), tmp_path / "rows.bin", rows=5)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_of_one_length_are_taken_as_a_table():
+    table = np.arange(24, dtype=np.uint8).reshape(6, 4)
+    store = MemoryStore(table.reshape(-1), np.full(6, 4))
+    taken = store.take(np.array([5, 0, 5]))
+    assert taken.lengths.tolist() == [4, 4, 4]
+    np.testing.assert_array_equal(taken.values.reshape(3, 4), table[[5, 0, 5]])
 
 
 @pytest.mark.parametrize("row", [-1, 42])

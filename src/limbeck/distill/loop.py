@@ -101,6 +101,8 @@ class _Run:
         self.trained = [*self.module.parameters(), *job.objective.parameters()]
         self.optimizer = build_optimizer(job)
         self.wrapped, self.optimizer = accelerator.prepare(self.module, self.optimizer)
+        self.plain = _is_plain(accelerator)
+        self.stepper = _bare(self.optimizer) if self.plain else self.optimizer
         self.feed = Feed(job, accelerator.process_index, accelerator.num_processes)
         self.every = max(1, job.steps // job.train.evaluations)
         self.refreshes = refresh_steps(job, accelerator.num_processes)
@@ -131,14 +133,11 @@ class _Run:
             self.job.objective.refresh(self._snapshot())
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.job, step)
-        self.wrapped.train()
-        self.optimizer.zero_grad(set_to_none=True)
+        if not self.module.training:  # walking through all layers takes longer than some of them
+            self.wrapped.train()
+        self.stepper.zero_grad(set_to_none=True)
         loss = self._loss(step)
-        self.accelerator.backward(loss)
-        self._average_objective()
-        if self.job.train.clip_norm > 0:
-            self.accelerator.clip_grad_norm_(self.trained, self.job.train.clip_norm)
-        self.optimizer.step()
+        self._descend(loss)
         progress = self.progress
         self.loss_sum += loss.detach()
         progress.step = step + 1
@@ -148,19 +147,33 @@ class _Run:
         progress.seconds += time.perf_counter() - began
         return point
 
+    def _descend(self, loss: Tensor) -> None:
+        clip = self.job.train.clip_norm
+        if self.plain:
+            torch.autograd.backward(loss)
+        else:
+            self.accelerator.backward(loss)
+        self._average_objective()
+        if clip > 0 and self.plain:
+            torch.nn.utils.clip_grad_norm_(self.trained, clip)
+        elif clip > 0:
+            self.accelerator.clip_grad_norm_(self.trained, clip)
+        self.stepper.step()
+
     def _loss(self, step: int) -> Tensor:
         batch = self.feed.get(step)
         device = self.accelerator.device
         out = self.wrapped({name: t.to(device) for name, t in batch.inputs.items()})
         n = batch.pool_rows
-        loss = torch.zeros((), device=device)
+        parts: list[Tensor] = []
         if batch.targets is not None and step >= pretrain_steps(self.job):
             part = StudentOut(out.outputs[:n], out.embedding[:n])
-            loss = loss + self.job.objective.loss(part, batch.targets.to(device), None).mean()
+            parts.append(self.job.objective.loss(part, batch.targets.to(device), None).mean())
         if batch.labels is not None:
-            part = StudentOut(out.outputs[n:], out.embedding[n:])
-            loss = loss + self.job.objective.loss(part, None, batch.labels.to(device)).mean()
-        return loss
+            # A slice of everything would be copied into zeros on the way back.
+            part = StudentOut(out.outputs[n:], out.embedding[n:]) if n else out
+            parts.append(self.job.objective.loss(part, None, batch.labels.to(device)).mean())
+        return sum(parts[1:], parts[0])
 
     def _snapshot(self) -> Snapshot:
         """What the student says now of the objective's validation rows and of the whole pool."""
@@ -314,6 +327,19 @@ def refresh_steps(job: Job, processes: int = 1) -> range:
 def _score(point: CurvePoint) -> tuple[float, float]:
     """Accuracy first; a tie goes to the better calibrated likelihood."""
     return (point.accuracy, -point.calibrated_nll)
+
+
+def _is_plain(accelerator: "Accelerator") -> bool:
+    """Whether Accelerate's part of a step would only call PyTorch.
+
+    It looks anew at every step for packages that it could use, which takes as long as a whole step
+    of a small student.
+    """
+    from accelerate import DistributedType
+
+    plain = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    whole = accelerator.gradient_accumulation_steps == 1
+    return accelerator.distributed_type in plain and accelerator.scaler is None and whole
 
 
 def _bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
