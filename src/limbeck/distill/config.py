@@ -243,7 +243,7 @@ def load_config(path: Path | None, options: Sequence[str] = ()) -> DistillConfig
 
     data = read_toml(path)
     student, objectives = take_tables(data)
-    given = _absolute(take_options(options, student, objectives))
+    given = take_options(_absolute(options), student, objectives)
     sources = [] if path is None else [Dict(data, use_commands_as_keys=False, source=str(path))]
     app = App(config=sources, help_flags=[], version_flags=[], result_action="return_value")
 
