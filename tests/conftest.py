@@ -1,6 +1,7 @@
 """Shared set-up of the tests."""
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -14,3 +15,7 @@ settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
 )
 settings.load_profile("limbeck")
+
+# A shell that starts the tests in the background lets them, and every process that they start,
+# ignore Ctrl-C; but what Ctrl-C does is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
