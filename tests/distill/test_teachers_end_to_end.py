@@ -21,6 +21,8 @@ from limbeck.teachers.config import TeacherConfig
 
 from .material import make
 
+pytestmark = pytest.mark.slow  # each test is a whole run
+
 TRAIN = ["--train.steps", "12", "--train.evaluations", "3", "--train.pool_batch", "32",
          "--train.labelled_batch", "16", "--train.folds", "2", "--no-onnx"]  # fmt: skip
 GOOD, BAD = ("fine", "lovely", "great", "warm"), ("dull", "awful", "weak", "cold")
