@@ -282,3 +282,25 @@ def test_a_closed_ledger_says_so(shop):
     shop.ledger.close()
     with pytest.raises(StorageError, match="was closed"):
         shop.known(1)
+
+
+def test_a_ledger_that_another_process_is_just_making_is_waited_for(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    # What a process holds while it makes the file. Asked for a write-ahead log, SQLite says at once
+    # that the file is busy, however long a connection is willing to wait.
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    spent = []
+
+    def open_it():
+        with SqliteLedger(path) as ledger:
+            spent.append(ledger.spent("run").queries)
+
+    thread = threading.Thread(target=open_it)
+    thread.start()
+    thread.join(0.3)
+    assert thread.is_alive()
+    other.execute("ROLLBACK")
+    other.close()
+    thread.join(30)
+    assert spent == [0]
