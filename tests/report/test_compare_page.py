@@ -164,6 +164,14 @@ def test_the_headline_says_what_was_found(significant: bool, flip: bool, said: s
     assert headline(replace(found, pairs=(labels, slam))) == said
 
 
+def test_what_holm_takes_back_is_no_headline() -> None:
+    found = comparison()
+    slam = replace(pair("slam_hard", "soft_kd"), p=0.03, p_holm=0.2)
+    alone = replace(found, pairs=(slam,))
+    assert headline(alone) == "Nothing differs from Soft distillation once all pairs are counted"
+    assert "better, alone" in render_comparison(alone)
+
+
 def test_with_few_seeds_the_headline_claims_nothing() -> None:
     found = comparison()
     assert headline(replace(found, runs=found.runs[:4])) == "4 seeds are too few to say"

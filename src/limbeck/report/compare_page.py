@@ -68,8 +68,10 @@ def headline(comparison: Comparison) -> str:
     base = comparison.arm(comparison.baseline).title
     pairs = [p for p in comparison.pairs if p.second == comparison.baseline]
     titles = {arm.name: arm.title for arm in comparison.everyone}
-    better = [titles[p.first] for p in pairs if p.significant and p.accuracy.estimate > 0]
-    worse = [titles[p.first] for p in pairs if p.significant and p.accuracy.estimate < 0]
+    better = [titles[p.first] for p in pairs if p.holds and p.accuracy.estimate > 0]
+    worse = [titles[p.first] for p in pairs if p.holds and p.accuracy.estimate < 0]
+    if not better and not worse and any(p.significant for p in pairs):
+        return f"Nothing differs from {base} once all pairs are counted"
     if better:
         return f"Better than {base}: {'; '.join(better)}"
     if worse and len(worse) == len(pairs):

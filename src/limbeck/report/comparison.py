@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from limbeck.numerics.intervals import Interval
+from limbeck.numerics.significance import LEVEL
 from limbeck.report.plain import from_plain, to_plain
 from limbeck.report.results import ArmKind
 
@@ -67,6 +68,11 @@ class PairOverSeeds:
     p_holm: float
     significant: bool
     sentence: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is significant among all pairs that were looked at, and not only alone."""
+        return self.significant and self.p_holm < LEVEL
 
 
 @dataclass(frozen=True, slots=True)
