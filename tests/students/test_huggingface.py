@@ -18,9 +18,9 @@ from limbeck.students import (
     HuggingfaceConfig,
     HuggingfaceEncoder,
     build,
-    huggingface,
     large_kind,
     load,
+    model_folder,
     save,
     seal,
 )
@@ -55,7 +55,7 @@ def test_bad_settings_are_refused():
 
 
 def test_without_the_extra_the_install_line_is_named(monkeypatch):
-    monkeypatch.setattr(huggingface, "find_spec", lambda name: None)
+    monkeypatch.setattr(model_folder, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"transformers .*pip install 'limbeck\[text\]'"):
         build("huggingface", {"path": "x"}, SCHEMA, [], 2, torch.Generator())
 
@@ -74,7 +74,7 @@ def test_the_path_is_relative_to_the_run_file_or_to_where_the_command_is_run(tmp
 
 
 def test_a_folder_without_a_model_or_with_pickled_weights_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface, "find_spec", lambda name: name)  # nothing is imported yet
+    monkeypatch.setattr(model_folder, "find_spec", lambda name: name)  # nothing is imported yet
     for prepare, words in (
         (lambda: None, "is no folder with a config.json"),
         (lambda: (tmp_path / "config.json").write_text("{}"), "no weights in safetensors"),
@@ -223,6 +223,6 @@ def test_a_broken_file_in_a_sealed_folder_gives_one_sentence(tmp_path, name):
 @pytest.mark.slow
 def test_loading_without_the_extra_names_the_install_line(tmp_path, monkeypatch):
     save(make(), tmp_path)
-    monkeypatch.setattr(huggingface, "find_spec", lambda name: None)
+    monkeypatch.setattr(model_folder, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'limbeck\[text\]'"):
         load(tmp_path)

@@ -8,11 +8,8 @@ extra `text`.
 
 import hashlib
 import json
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -23,15 +20,21 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from limbeck.data.schema import Schema
-from limbeck.errors import ConfigError, missing_extra
+from limbeck.errors import ConfigError
 from limbeck.students import rng
 from limbeck.students.base import Encoder, Ragged, StudentModule, pad_rows, seeded_linear
 from limbeck.students.foreign import refuse_shared
+from limbeck.students.model_folder import (
+    check_folder,
+    one_line,
+    read_architecture,
+    read_model,
+    read_tokenizer_of,
+    require_transformers,
+)
 from limbeck.students.subwords import TOKENIZER, read_tokenizer
 
 ARCHITECTURE = "architecture.json"
-_SAFE = {"local_files_only": True, "trust_remote_code": False}
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 _POOLINGS = ("mean", "cls")
 
 
@@ -119,9 +122,9 @@ class HuggingfaceEncoder(Encoder):
             )
         require_transformers()
         folder = Path(settings.path)
-        _check_folder(folder)
-        architecture = _read_architecture(folder)
-        tokenizer, marks = _read_pretrained_tokenizer(folder, settings.max_tokens)
+        check_folder(folder)
+        architecture = read_architecture(folder)
+        tokenizer, marks = read_tokenizer_of(folder, settings.max_tokens)
         if tokenizer.get_vocab_size() > architecture["vocab_size"]:
             raise ConfigError(
                 f"the tokenizer in {folder} has {tokenizer.get_vocab_size()} tokens but the model "
@@ -235,7 +238,7 @@ class HuggingfaceModule(StudentModule):
         self.padding = int(encoder.marks["padding"])
         seed = int(torch.randint(2**62, (1,), generator=generator))
         with rng.isolated(seed):
-            self.model = _read_model(encoder)
+            self.model = read_model(encoder.architecture, encoder.weights)
         refuse_shared(self.model, f"the model in {config.path}")
         self.embedding_dim = int(self.model.config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
@@ -273,133 +276,7 @@ class HuggingfaceModule(StudentModule):
         except Exception as error:  # models of others raise whatever they like
             raise ConfigError(
                 f"the model in {config.path} cannot read rows of max_tokens={config.max_tokens} "
-                f"({type(error).__name__}: {_line(error)}); lower max_tokens."
+                f"({type(error).__name__}: {one_line(error)}); lower max_tokens."
             ) from error
         finally:
             self.train(training)
-
-
-def require_transformers() -> None:
-    """Refuse to go on without the extra `text`.
-
-    Raises:
-        MissingExtraError: with the install line.
-    """
-    if find_spec("transformers") is None:
-        raise missing_extra("transformers", "text")
-
-
-def _check_folder(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"student.settings.path={str(folder)!r} is no folder with a config.json; give the "
-            f"folder that save_pretrained wrote."
-        )
-    if not list(folder.glob("*.safetensors")):
-        raise ConfigError(
-            f"{folder} has no weights in safetensors, and pickled ones can run code; load the "
-            f"model where you trust it, and save it with save_pretrained(folder)."
-        )
-
-
-def _check_tokenizer(folder: Path) -> None:
-    """Without its files, transformers makes an empty tokenizer and says nothing."""
-    if not any(list(folder.glob(name)) for name in _TOKENIZER_FILES):
-        raise ConfigError(
-            f"{folder} has no tokenizer that can be used (none of {', '.join(_TOKENIZER_FILES)}); "
-            f"its files must lie beside the model."
-        )
-
-
-def _read_architecture(folder: Path) -> dict[str, Any]:
-    from transformers import AutoConfig
-
-    try:
-        with _quiet():
-            config = AutoConfig.from_pretrained(str(folder), **_SAFE)
-    except Exception as error:  # the package raises whatever it meets
-        raise ConfigError(
-            f"{folder / 'config.json'} cannot be used ({_line(error)}); give a model that "
-            f"transformers knows without code of its own."
-        ) from error
-    if getattr(config, "is_encoder_decoder", False):
-        raise ConfigError(
-            f"the model in {folder} is an encoder and a decoder ({config.model_type}); give one "
-            f"that is only one of them, such as a BERT."
-        )
-    found: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
-    found.pop("_name_or_path", None)
-    return found
-
-
-def _read_pretrained_tokenizer(folder: Path, max_tokens: int) -> tuple[Tokenizer, dict[str, Any]]:
-    """The tokenizer, told how long a row may be, and the marks that rows are made up with."""
-    from transformers import AutoTokenizer
-
-    _check_tokenizer(folder)
-    try:
-        with _quiet():
-            found = AutoTokenizer.from_pretrained(str(folder), use_fast=True, **_SAFE)
-            tokenizer = Tokenizer.from_str(found.backend_tokenizer.to_str())
-    except Exception as error:  # the package raises whatever it meets
-        raise ConfigError(
-            f"{folder} has no tokenizer that can be used ({_line(error)}); its files must lie "
-            f"beside the model, a tokenizer.json among them."
-        ) from error
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_tokens)
-    padding = found.pad_token_id or 0
-    empty = next(
-        (i for i in (found.eos_token_id, found.bos_token_id, found.unk_token_id) if i is not None),
-        padding,
-    )
-    between = f" {found.sep_token} " if found.sep_token else "\n"
-    return tokenizer, {"padding": padding, "empty": empty, "between": between}
-
-
-def _read_model(encoder: HuggingfaceEncoder) -> Any:
-    from transformers import AutoConfig, AutoModel
-
-    if encoder.weights is None:
-        settings = dict(encoder.architecture)
-        with _quiet():
-            config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-            model = AutoModel.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call] # theirs
-    else:
-        try:
-            with _quiet():
-                model = AutoModel.from_pretrained(
-                    str(encoder.weights), use_safetensors=True, **_SAFE
-                )
-        except Exception as error:  # the package raises whatever it meets
-            raise ConfigError(
-                f"the weights in {encoder.weights} cannot be used ({_line(error)}); save the model "
-                f"again with save_pretrained."
-            ) from error
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # a layer over the first state that nothing here reads
-    if hasattr(model.config, "use_cache"):
-        model.config.use_cache = False
-    return model.float()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the package's progress bars and advice away from the user."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call] # theirs
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call] # theirs
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call] # theirs
