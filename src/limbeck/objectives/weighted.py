@@ -22,12 +22,13 @@ from typing import Literal, Self, final
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from limbeck.answers import Answers
 from limbeck.errors import ConfigError, ShapeError
 from limbeck.objectives.base import Evidence, Neighbours, Objective, Snapshot, StudentOut, Targets
-from limbeck.objectives.checks import check_pair, working
+from limbeck.objectives.checks import Target, check_pair, check_target
+from limbeck.objectives.kd import weighted_ce
+from limbeck.objectives.mixing import first_max
 
 Estimator = Literal["mean", "plug-in", "ratio"]
 LEAST_WEIGHT = 1e-3
@@ -63,7 +64,7 @@ def weighted_loss(
     teacher_probs: Tensor,
     weights: Tensor,
     *,
-    target: Literal["hard", "soft"] = "hard",
+    target: Target = "hard",
     normalize: bool = False,
 ) -> Tensor:
     """w times the cross-entropy with the teacher's label.
@@ -85,18 +86,15 @@ def weighted_loss(
     Cost: O(B C).
     """
     check_pair(logits, teacher_probs)
-    _check_target(target)
+    check_target(target)
     if weights.shape != logits.shape[:1]:
         raise ShapeError(
             f"weights have shape {tuple(weights.shape)}, expected ({len(logits)},): one a row."
         )
-    logits = working(logits)
-    wanted = teacher_probs.detach().to(logits.dtype)
-    told = wanted.max(dim=1).indices if target == "hard" else wanted
-    w = weights.detach().to(logits)
+    fitted = first_max(teacher_probs) if target == "hard" else teacher_probs.detach()
     if normalize:
-        w = w / w.mean().clamp_min(LEAST_WEIGHT)
-    return w * functional.cross_entropy(logits, told, reduction="none")
+        weights = weights / weights.mean().clamp_min(LEAST_WEIGHT)
+    return weighted_ce(logits, fitted, weights)
 
 
 @final
@@ -120,14 +118,14 @@ class Weighted(Objective):
     def __init__(
         self,
         *,
-        target: Literal["hard", "soft"] = "hard",
+        target: Target = "hard",
         estimator: Estimator = "plug-in",
         refresh_every: float = 1.0,
         pretrain: float = 0.1,
         clip_max: float = 1.0,
         normalize: bool = False,
     ) -> None:
-        _check_target(target)
+        check_target(target)
         _check_clip(clip_max)
         if estimator not in ("mean", "plug-in", "ratio"):
             raise ConfigError(f"estimator={estimator!r}: must be 'mean', 'plug-in' or 'ratio'.")
@@ -139,7 +137,7 @@ class Weighted(Objective):
             raise ConfigError(
                 f"pretrain={pretrain}: must be in [0, 1), a share of the schedule; 0.1 is usual."
             )
-        self.target: Literal["hard", "soft"] = target
+        self.target: Target = target
         self.estimator: Estimator = estimator
         self.refresh_every = refresh_every
         self.pretrain = pretrain
@@ -234,11 +232,6 @@ class Weighted(Objective):
         else:
             raw = near.mean_weight(teacher_probs, log_probs)
         return raw.float().cpu().clamp(min=min(LEAST_WEIGHT, self.clip_max), max=self.clip_max)
-
-
-def _check_target(target: str) -> None:
-    if target not in ("hard", "soft"):
-        raise ConfigError(f"target={target!r}: must be 'hard' or 'soft'.")
 
 
 def _check_clip(clip_max: float) -> None:

@@ -10,7 +10,7 @@ come straight out of an `nn.Linear`, whose input, a matrix, is the student's emb
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -24,9 +24,8 @@ from limbeck.errors import ConfigError, DataError, LimbeckError, LimbeckWarning,
 from limbeck.objectives.base import StudentOut
 from limbeck.students import rng
 from limbeck.students.base import Encoder, Ragged, StudentModule, seeded_linear
-from limbeck.students.foreign import find_logits, refuse_shared
+from limbeck.students.foreign import Encode, build_network, find_logits, refuse_shared
 
-Encode = Callable[[list[dict[str, object]]], object]
 _BATCH = 256
 _DTYPES = {"uint8": torch.uint8, "int64": torch.int64, "float32": torch.float32}
 
@@ -188,23 +187,9 @@ def make_network(spec: str, outputs: int) -> tuple[nn.Module, Encode]:
     factory = import_object(spec, None, what="student.settings.factory")
     if not callable(factory):
         raise ConfigError(f"student.settings.factory={spec!r} is no function; name one.")
-    try:
-        made = factory(outputs)
-    except LimbeckError:
-        raise
-    except Exception as error:  # a user's function may raise anything
-        raise ConfigError(
-            f"the factory {spec} raised {type(error).__name__}: {error}; it must build the network "
-            f"when it is called with the number of outputs."
-        ) from error
-    network, encode = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    encode = encode or getattr(network, "encode", None)
-    if not isinstance(network, nn.Module) or not callable(encode):
-        raise ConfigError(
-            f"the factory {spec} gave {type(made).__name__}, expected an nn.Module with a method "
-            f"encode(rows), or a tuple (module, encode)."
-        )
-    return network, encode
+    return build_network(
+        lambda: factory(outputs), f"the factory {spec}", called="with the number of outputs"
+    )
 
 
 def _source(spec: str) -> str:

@@ -1,10 +1,45 @@
 """Networks that were written elsewhere: their logits, and what cannot be saved."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from limbeck.errors import ConfigError
+from limbeck.errors import ConfigError, LimbeckError
+
+Encode = Callable[[list[dict[str, object]]], object]
+"""n rows, each a dict of columns, to what a network reads."""
+
+
+def build_network(
+    make: Callable[[], object], name: str, *, called: str
+) -> tuple[nn.Module, Encode]:
+    """Call a factory of somebody else's.
+
+    Args:
+        make: Gives a network with a method `encode`, or a tuple of a network and such a function.
+        name: How messages call the factory.
+        called: With what it is called, for messages.
+
+    Raises:
+        ConfigError: it raises, or gives something else.
+    """
+    try:
+        made = make()
+    except LimbeckError:
+        raise
+    except Exception as error:  # a user's function may raise anything
+        raise ConfigError(
+            f"{name} raised {type(error).__name__}: {error}; it must build the network when it is "
+            f"called {called}."
+        ) from error
+    network, encode = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    encode = encode or getattr(network, "encode", None)
+    if not isinstance(network, nn.Module) or not callable(encode):
+        raise ConfigError(
+            f"{name} gave {type(made).__name__}, expected an nn.Module with a method "
+            f"encode(rows), or a tuple (module, encode)."
+        )
+    return network, encode
 
 
 def find_logits(out: object) -> Tensor | None:

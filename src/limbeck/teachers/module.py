@@ -9,14 +9,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from limbeck.errors import AnswerError, ConfigError, LimbeckError
+from limbeck.errors import AnswerError, ConfigError
 from limbeck.storage import sha256
-from limbeck.students.foreign import find_logits
+from limbeck.students.foreign import build_network, find_logits
 from limbeck.teachers.imports import full_name, source_of
 from limbeck.teachers.local import LocalTeacher, Said, fingerprint_of
 
 Rows = list[dict[str, object]]
-Encode = Callable[[Rows], object]
 _BATCH = 256
 
 
@@ -54,7 +53,9 @@ class ModuleTeacher(LocalTeacher):
         self.name = f"teacher {full_name(factory)}"
         self.classes, self.columns = tuple(classes), tuple(columns)
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._module, self._encode = _build(factory, self.name)
+        self._module, self._encode = build_network(
+            factory, f"{self.name}: the factory", called="without arguments"
+        )
         _load(self._module, weights, self.name)
         self._module.to(self._device).eval()
         self._embedding: Tensor | None = None
@@ -108,26 +109,6 @@ class ModuleTeacher(LocalTeacher):
         """Remember the input of a linear layer; the last one called is the head."""
         if inputs:
             self._embedding = inputs[0]
-
-
-def _build(factory: Callable[[], object], name: str) -> tuple[nn.Module, Encode]:
-    try:
-        made = factory()
-    except LimbeckError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            f"{name}: the factory raised {type(error).__name__}: {error}; it must build the module "
-            f"when called without arguments."
-        ) from error
-    module, encode = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    encode = encode or getattr(module, "encode", None)
-    if not isinstance(module, nn.Module) or not callable(encode):
-        raise ConfigError(
-            f"{name}: the factory gave {type(made).__name__}, expected an nn.Module with a method "
-            f"encode(rows), or a tuple (module, encode)."
-        )
-    return module, encode
 
 
 def _load(module: nn.Module, weights: Path, name: str) -> None:
