@@ -162,16 +162,23 @@ def test_where_every_seed_fails_the_first_reason_is_the_error(tmp_path, monkeypa
     assert "out of luck" in trace
 
 
-def test_seeds_that_asked_another_teacher_are_refused(finished, tmp_path):
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("teacher", "seed 1 asked another teacher than seed 0"),
+        ("own code", r"have changed between the seeds \(seed 0 and seed 1"),
+    ],
+)
+def test_seeds_that_differ_in_teacher_or_code_are_refused(finished, tmp_path, what, words):
     material, _ = finished
     copy = tmp_path / "copy"
     shutil.copytree(material.folder, copy)
     path = copy / "run-compare" / "seed-1" / "metrics.json"
     record = json.loads(path.read_text())
-    record["environment"]["teacher"] = "another"
+    record["environment"][what] = "another"
     path.write_text(json.dumps(record))
     config = replace(outcome_config(material), out=copy / "run-compare")
-    with pytest.raises(ConfigError, match="seed 1 asked another teacher than seed 0"):
+    with pytest.raises(ConfigError, match=words):
         compare(CompareConfig(config, seeds=2, workers=1))
 
 

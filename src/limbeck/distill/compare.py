@@ -106,6 +106,7 @@ def compare(
             f"{first.seed}: {first.sentence}"
         )
     _same_teacher(config.run, records)
+    _same_code(records)
     comparison = summarise(
         records,
         title=f"Comparison: {config.run.data.labelled.name}, {config.seeds} seeds",
@@ -128,6 +129,17 @@ def _same_teacher(run: DistillConfig, records: dict[int, RunRecord]) -> None:
         raise ConfigError(
             f"seed {pair[1]} asked another teacher than seed {pair[0]} (its weights, code or file "
             f"have changed in between); delete the older seed folders, or choose another --out."
+        )
+
+
+def _same_code(records: dict[int, RunRecord]) -> None:
+    """Refuse seeds that ran with different versions of the user's own losses or network."""
+    seeds = {record.environment.get("own code", ""): seed for seed, record in records.items()}
+    if len(seeds) > 1:
+        raise ConfigError(
+            f"the files of your own losses or network have changed between the seeds (seed "
+            f"{min(seeds.values())} and seed {max(seeds.values())} ran with different ones); "
+            f"delete the older seed folders, or choose another --out."
         )
 
 

@@ -25,7 +25,8 @@ from limbeck.distill.arms import Arm
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.deferral import Split, study
 from limbeck.distill.evaluate import ArmRun, TeacherRun, evaluate
-from limbeck.distill.folder import RunFolder, to_toml
+from limbeck.distill.folder import RunFolder, settings_hash, to_toml
+from limbeck.distill.recipes import own_sources
 from limbeck.distill.ship import ship
 from limbeck.distill.trust import Trust
 from limbeck.distill.verdict import trust_check, verdict
@@ -104,7 +105,7 @@ def finish(
         size=size,
         disagreements=_disagreements(splits, acquired, trust, arms, chosen, evaluation),
         missing=missing,
-        environment=_environment(teacher),
+        environment=_environment(teacher) | _own_code(config, chosen),
         warnings=tuple(folder.warnings()),
         decision=priced,
     )
@@ -294,6 +295,13 @@ def _short(value: object) -> str:
 
 def _task(config: DistillConfig) -> str:
     return f"{config.data.labelled.name}, {config.budget:,} answers at most"
+
+
+def _own_code(config: DistillConfig, chosen: Arm) -> dict[str, str]:
+    """Hash of the user's own losses and network, where there are any: other code, other results."""
+    network = chosen.student.encoder.to_config().get("source", "")
+    own = [*own_sources(config), str(network)]
+    return {"own code": settings_hash(own)} if any(own) else {}
 
 
 def _environment(teacher: Teacher) -> dict[str, str]:
