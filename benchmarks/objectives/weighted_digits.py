@@ -20,8 +20,15 @@ import numpy as np
 import torch
 from benchmarks._common import RESULTS, Clock, arguments, results
 from benchmarks._picture import whiskers
-from benchmarks.objectives.slam_digits import answers, features, interval, network, student
-from torch import Tensor, nn
+from benchmarks.objectives.slam_digits import (
+    answers,
+    features,
+    interval,
+    network,
+    strong_logits,
+    student,
+)
+from torch import Tensor
 
 from limbeck.errors import LimbeckWarning
 from limbeck.objectives import (
@@ -120,20 +127,6 @@ class Data:
     pool: Tensor
     test: Tensor
     classes: int
-
-
-def strong_logits(x: Tensor, y: Tensor, classes: int) -> Tensor:
-    """Standardised logits of a net trained on all rows."""
-    g = torch.Generator().manual_seed(0)
-    net = network(64, 256, classes, g)
-    optimiser = torch.optim.Adam(net.parameters(), 2e-3)
-    for _ in range(30):
-        for rows in torch.randperm(len(x), generator=g).split(64):
-            optimiser.zero_grad()
-            nn.functional.cross_entropy(net(x[rows]), y[rows]).backward()
-            optimiser.step()
-    logits = net(x).detach()
-    return (logits - logits.mean(0)) / logits.std(0)
 
 
 def draw(x: Tensor, y: Tensor, logits: Tensor, sigma: float, seed: int, setting: Setting) -> Data:
@@ -261,7 +254,7 @@ def main() -> None:
     images, digits = load_digits(return_X_y=True)
     x = features(torch.tensor(images / 16, dtype=torch.float32), "standardised")
     classes = {10: torch.tensor(digits), 2: torch.tensor(digits) % 2}
-    logits = {count: strong_logits(x, y, count) for count, y in classes.items()}
+    logits = {count: strong_logits(x, y) for count, y in classes.items()}
     for seed in range(setting.seeds):
         for name, (count, sigma) in SETTINGS.items():
             if found.done([name, seed]) or clock.spent:
