@@ -30,6 +30,7 @@ from limbeck.distill.run import check_student, check_validation, stage, steps_of
 from limbeck.errors import ConfigError
 from limbeck.ledger import SqliteLedger
 from limbeck.teachers import Money, Teacher
+from limbeck.teachers.imports import importable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,7 +225,7 @@ class _Look:
 def _look(config: DistillConfig, listener: Listener) -> _Look:
     folder = RunFolder(config.out, listener, writes=False)
     folder.check(config)
-    with folder.collecting_warnings():
+    with importable(config.code), folder.collecting_warnings():
         splits = stage(config, folder)
         check_student(config, splits)
         check_validation(config, splits)
@@ -281,7 +282,7 @@ def _seconds(one: _Look, looks: list[_Look], steps: int, threads: int) -> NDArra
     finished = [RunFolder(look.plan.config.out).seconds() for look in looks if look.plan.finished]
     if finished:
         return np.array(finished)
-    with thread_count(threads):
+    with importable(one.plan.config.code), thread_count(threads):
         return training_seconds(one.plan.config, one.splits, steps, one.teacher)
 
 
