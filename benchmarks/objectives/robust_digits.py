@@ -18,8 +18,9 @@ from limbeck.objectives import AlphaWeighted, Fidelity, Objective, Taylor, Ups
 from limbeck.storage import write_text
 
 CLAIM = (
-    "Where the teacher errs often, objectives that bound or weigh a wrong label beat hard "
-    "distillation, and SLaM beats them; where it is nearly always right they are no better."
+    "Where the teacher errs often, objectives that bound a wrong label beat hard distillation, and "
+    "Taylor's is about as good as SLaM; weights gain less; where the teacher is nearly always right "
+    "none is better."
 )
 ARMS: dict[str, Objective] = {
     "labels only": digits.ARMS["labels only"],
