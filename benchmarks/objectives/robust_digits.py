@@ -19,8 +19,8 @@ from limbeck.storage import write_text
 
 CLAIM = (
     "Where the teacher errs often, objectives that bound a wrong label beat hard distillation, and "
-    "Taylor's is about as good as SLaM; weights gain less; where the teacher is nearly always right "
-    "none is better."
+    "Taylor's is about as good as SLaM; weights gain less; with a teacher that is nearly always "
+    "right none is better."
 )
 ARMS: dict[str, Objective] = {
     "labels only": digits.ARMS["labels only"],
