@@ -84,6 +84,7 @@ def test_dry_run_and_plan_say_the_same_and_spend_nothing(capsys, material):
     assert material.questions() == []
 
 
+@pytest.mark.slow
 def test_money_is_not_spent_without_a_word(capsys, material, monkeypatch):
     priced = ("--teacher.price-per-answer", "10000")
     assert "add --yes" in refused(capsys, "distill", material.run_file, *priced)
@@ -112,6 +113,7 @@ def test_ctrl_c_says_how_to_go_on(capsys, material, monkeypatch):
     assert f"To go on: limbeck distill {material.run_file}" in err
 
 
+@pytest.mark.slow
 def test_a_spent_budget_has_its_own_exit_code(capsys, material, monkeypatch):
     code, _, _ = limbeck(capsys, "distill", material.run_file)
     assert code == 0
@@ -226,6 +228,7 @@ def test_no_pool(capsys, material):
     assert "needs a pool" in refused(capsys, "distill", material.run_file)
 
 
+@pytest.mark.slow
 def test_another_run_in_the_folder(capsys, material):
     assert limbeck(capsys, "distill", material.run_file)[0] == 0
     line = refused(capsys, "distill", material.run_file, "--seed", "7")
@@ -244,6 +247,7 @@ def test_plans_may_be_compared_before_anything_is_spent(capsys, material):
     assert limbeck(capsys, "plan", material.run_file, "--seed", "7")[0] == 0
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_finished_run_has_nothing_to_buy(capsys, material):
     assert limbeck(capsys, "distill", material.run_file)[0] == 0
     _, out, _ = limbeck(capsys, "plan", material.run_file, "--json")
@@ -363,6 +367,7 @@ def test_a_student_folder_with_a_tampered_file(capsys, student, tmp_path, name):
     assert "changed" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 3, 10, 25])
 def test_a_full_disk_loses_nothing(capsys, material, monkeypatch, after):
     """The disk fills up after some files; when there is room again, the run goes on."""
@@ -387,6 +392,7 @@ def test_a_full_disk_loses_nothing(capsys, material, monkeypatch, after):
     assert not list((material.folder / "run").rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_only_debug_shows_a_traceback(material):
     command = [sys.executable, "-m", "limbeck", "distill", str(material.folder / "none.toml")]
     plain = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -79,6 +79,7 @@ def test_the_budget_is_kept_and_nothing_is_asked_twice(finished):
     assert np.allclose(rows.column("inclusion_probability").to_numpy(), 80 / 90)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_student(finished, tmp_path):
     material, _ = finished
     again = make(tmp_path / "again")
@@ -120,6 +121,7 @@ class Match(Objective):
 """
 
 
+@pytest.mark.slow
 def test_slam_and_a_loss_of_your_own_are_one_arm(tmp_path):
     material = make(tmp_path)
     (tmp_path / "losses_of_mine.py").write_text(LOSS)
@@ -151,6 +153,7 @@ def test_an_objective_that_cannot_be_made_is_refused_before_anything_is_asked(tm
     assert material.questions() == []
 
 
+@pytest.mark.slow
 def test_the_same_command_again_asks_nothing_and_changes_nothing(finished):
     material, _ = finished
     before = student_bytes(material.folder / "run")
@@ -160,6 +163,7 @@ def test_the_same_command_again_asks_nothing_and_changes_nothing(finished):
     assert student_bytes(material.folder / "run") == before
 
 
+@pytest.mark.slow
 def test_another_run_on_the_same_ledger_gets_known_answers_for_nothing(finished):
     material, _ = finished
     config = replace(load_config(material.run_file), out=material.folder / "second", budget=160)
@@ -191,6 +195,7 @@ def test_a_budget_smaller_than_validation_and_test_is_refused_before_anything_is
     assert material.questions() == []
 
 
+@pytest.mark.slow
 def test_without_test_answers_there_is_no_teacher_arm_and_the_report_says_why(tmp_path):
     material = make(tmp_path, budget=60)
     outcome = distill(replace(load_config(material.run_file), ask_test=False))
@@ -299,6 +304,7 @@ def test_killed_again_and_again_it_makes_the_same_student(finished, tmp_path, mo
         assert (folder / "asked_though_settled.txt").read_text() == ""
 
 
+@pytest.mark.slow
 def test_answers_lost_in_a_kill_of_a_priced_teacher_are_named_and_never_paid_twice(tmp_path):
     """Half of the pool was in flight when an earlier attempt died: it may have been billed."""
     material = make(tmp_path)

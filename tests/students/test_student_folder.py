@@ -250,6 +250,7 @@ def test_a_head_of_another_width_is_refused(student, tmp_path):
         save(student, tmp_path / "s")
 
 
+@pytest.mark.slow
 def test_latency_is_measured_in_a_process_of_its_own(folder):
     rows = pa.RecordBatch.from_pydict({"text": pa.array(ROWS * 10, pa.large_string())})
     threads = torch.get_num_threads()
