@@ -44,11 +44,14 @@ def test_help_names_every_command(capsys):
     code, out, _ = limbeck(capsys, "--help")
     assert code == 0
     assert all(
-        f" {name} " in out for name in ("demo", "plan", "distill", "compare", "predict", "doctor")
+        f" {name} " in out
+        for name in ("demo", "plan", "label", "distill", "compare", "predict", "doctor")
     )
 
 
-@pytest.mark.parametrize("command", ["demo", "plan", "distill", "compare", "predict", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["demo", "plan", "label", "distill", "compare", "predict", "doctor"]
+)
 def test_every_command_has_help(capsys, command):
     code, out, _ = limbeck(capsys, command, "--help")
     assert code == 0

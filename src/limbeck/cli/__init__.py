@@ -63,6 +63,7 @@ def build_app() -> "App":
     from limbeck.cli.demo import demo
     from limbeck.cli.distill import distill, plan
     from limbeck.cli.doctor import doctor
+    from limbeck.cli.label import label
     from limbeck.cli.predict import predict
 
     app = App(
@@ -73,7 +74,7 @@ def build_app() -> "App":
         result_action="return_value",
         help_format="plaintext",
     )
-    for command in (demo, plan, distill, compare, predict, doctor):
+    for command in (demo, plan, label, distill, compare, predict, doctor):
         app.command(command)
     return app
 
@@ -101,7 +102,7 @@ def _with_run_file(words: list[str]) -> list[str]:
     Otherwise the parser takes the first setting that it does not know, such as `--train.steps`, for
     the run file.
     """
-    if words[:1] in (["plan"], ["distill"], ["compare"]) and (
+    if words[:1] in (["plan"], ["label"], ["distill"], ["compare"]) and (
         len(words) == 1 or words[1].startswith("--")
     ):
         return words if HELP & set(words) else [words[0], NO_RUN_FILE, *words[1:]]

@@ -5,6 +5,7 @@ drawn uniformly, by distinct question, and written down before the first of them
 resumed run buys the same rows.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,13 +26,55 @@ from limbeck.distill.questions import (
     check_money,
     questions,
 )
-from limbeck.engines import purchase
+from limbeck.engines import ask_about, purchase
 from limbeck.errors import BudgetError, TeacherError
 from limbeck.ledger import Budget, Ledger, Spending
 from limbeck.storage import atomic_path, write_text
 from limbeck.teachers import Money, Teacher
 
 SELECTION = "pool.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What buying the answers of one split came to.
+
+    Args:
+        split: Its name.
+        rows: Rows asked about.
+        questions: Distinct questions among them.
+        cached: Questions that the ledger held before, free.
+        bought, failed: Questions asked now, with and without an answer.
+        seconds: Wall-clock time.
+    """
+
+    split: str
+    rows: int
+    questions: int
+    cached: int
+    bought: int
+    failed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Purchased:
+    """What was bought.
+
+    Args:
+        book: Reads the answers.
+        asked: Questions of every row.
+        validation_rows, pool_rows: Rows that have an answer, int64, ascending.
+        tallies: What it came to, a split each.
+        spending: What this run has spent, earlier calls included.
+    """
+
+    book: AnswerBook
+    asked: Questions
+    validation_rows: NDArray[np.int64]
+    pool_rows: NDArray[np.int64]
+    tallies: tuple[Tally, ...]
+    spending: Spending
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,24 +117,9 @@ def acquire(
         TeacherError: no validation row or no pool row was answered.
         BudgetError: the budget was spent before the pool was reached.
     """
-    assert splits.pool is not None
-    asked = questions(splits, teacher)
-    book = AnswerBook(ledger, teacher.fingerprint)
-    buyer = _Buyer(config, teacher, ledger, folder, run_id)
-    if not buyer.started():
-        check_budget(config, asked, book)
-        check_money(config, splits, teacher, asked, book)
-    buyer.buy("validation", splits.validation, np.arange(len(splits.validation)))
-    if config.ask_test:
-        buyer.buy("test", splits.test, np.arange(len(splits.test)))
-    rows = _selected(config, asked.pool, book, buyer, folder)
-    buyer.buy("pool", splits.pool, rows)
-
-    validation_rows = np.flatnonzero(book.known(asked.validation))
-    rows = rows[book.known(asked.pool[rows])]
-    _require(len(validation_rows), "validation")
-    _require(len(rows), "pool")
-    spending = ledger.spent(run_id)
+    bought = buy_answers(config, splits, teacher, ledger, folder, run_id)
+    book, asked, spending = bought.book, bought.asked, bought.spending
+    validation_rows, rows = bought.validation_rows, bought.pool_rows
     if spending.unknown:
         folder.log(
             WARNING,
@@ -114,6 +142,45 @@ def acquire(
         # Not what was found in the ledger: a resumed run finds there what it has paid for itself.
         cached=max(0, len(first) - spending.answered),
         spending=spending,
+    )
+
+
+def buy_answers(
+    config: DistillConfig,
+    splits: Splits,
+    teacher: Teacher,
+    ledger: Ledger,
+    folder: RunFolder,
+    run_id: str,
+) -> Purchased:
+    """Buy answers on validation, test and pool, in this order, and read none of them.
+
+    Raises:
+        ConfigError, TeacherError, BudgetError: as `acquire`.
+    """
+    assert splits.pool is not None
+    asked = questions(splits, teacher)
+    book = AnswerBook(ledger, teacher.fingerprint)
+    buyer = _Buyer(config, teacher, ledger, folder, run_id)
+    if not buyer.started():
+        check_budget(config, asked, book)
+        check_money(config, splits, teacher, asked, book)
+    tallies = [buyer.buy("validation", splits.validation, np.arange(len(splits.validation)))]
+    if config.ask_test:
+        tallies.append(buyer.buy("test", splits.test, np.arange(len(splits.test))))
+    rows = _selected(config, asked.pool, book, buyer, folder)
+    tallies.append(buyer.buy("pool", splits.pool, rows))
+    validation_rows = np.flatnonzero(book.known(asked.validation))
+    rows = rows[book.known(asked.pool[rows])]
+    _require(len(validation_rows), "validation")
+    _require(len(rows), "pool")
+    return Purchased(
+        book=book,
+        asked=asked,
+        validation_rows=validation_rows,
+        pool_rows=rows,
+        tallies=tuple(tallies),
+        spending=ledger.spent(run_id),
     )
 
 
@@ -147,14 +214,15 @@ class _Buyer:
         money = self._budget.money
         return f"{self._budget.queries} answers" + (f", {money}" if money else "")
 
-    def buy(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> None:
+    def buy(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> Tally:
         """Ask about rows that have no answer yet, once: what failed is not asked again.
 
         Otherwise a resumed run would learn from other rows than the one that was stopped.
         """
         ended = self._folder.selections / f"{split}.bought"
         if ended.exists():
-            return
+            return self._as_it_stands(split, rows, positions)
+        began = time.perf_counter()
 
         def on_progress(done: int, total: int, spent: Spending) -> None:
             detail = {"left in the budget": self._budget.queries - spent.queries}
@@ -192,6 +260,22 @@ class _Buyer:
                 f"the budget ({self._limit()}) was spent before all {split} rows were answered"
                 f"{lost}; raise it and run the same command again (answers in the ledger are free)."
             )
+        return Tally(
+            split=split,
+            rows=len(positions),
+            questions=report.questions,
+            cached=report.cached,
+            bought=report.bought,
+            failed=report.failed,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _as_it_stands(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> Tally:
+        """The tally of a purchase that has ended before: all there is comes from the ledger."""
+        ids = ask_about(self._teacher, rows, positions)
+        first, _ = distinct(ids)
+        known = int(self._ledger.known(self._teacher.fingerprint, ids[first]).sum())
+        return Tally(split, len(positions), len(first), cached=known, bought=0, failed=0, seconds=0)
 
 
 def read_selection(folder: RunFolder) -> NDArray[np.int64] | None:

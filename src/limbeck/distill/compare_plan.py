@@ -25,7 +25,7 @@ from limbeck.distill.plan import (
     worst_price,
 )
 from limbeck.distill.questions import AnswerBook, Questions, check_budget, unanswered
-from limbeck.distill.recipes import check_objectives
+from limbeck.distill.recipes import check_objectives, expand
 from limbeck.distill.run import check_student, check_validation, stage, steps_of, student_kind
 from limbeck.errors import ConfigError
 from limbeck.ledger import SqliteLedger
@@ -283,7 +283,9 @@ def _seconds(one: _Look, looks: list[_Look], steps: int, threads: int) -> NDArra
     if finished:
         return np.array(finished)
     with importable(one.plan.config.code), thread_count(threads):
-        return training_seconds(one.plan.config, one.splits, steps, one.teacher)
+        return training_seconds(
+            one.plan.config, one.splits, steps, one.teacher, expand(one.plan.config)
+        )
 
 
 def _answers(looks: list[_Look]) -> tuple[int, int]:

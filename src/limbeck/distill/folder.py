@@ -1,7 +1,8 @@
 """The run folder: where each file of a run lies, and what happened when.
 
 The folder is enough to resume the run and to audit it. `run.toml` is written first; a folder whose
-`run.toml` differs from the command is refused, so that two experiments never mix.
+`run.toml` differs from the command is refused, so that two experiments never mix. A folder that has
+only been labelled holds `label.toml`, and leaves open how students will be trained.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from limbeck.errors import ConfigError, LimbeckWarning
 from limbeck.storage import append_line, write_text
 
 RUN_FILE = "run.toml"
+LABEL_FILE = "label.toml"
 START = "start"
 WARNING = "warning"
 FREE_KEYS = (
@@ -33,6 +35,8 @@ FREE_KEYS = (
 )
 """Settings that a resumed run may change: where things lie, what more may be spent, and what
 mistakes cost, which shapes no arm."""
+LABEL_KEYS = ("data.", "teacher.", "seed", "ask_test")
+"""Settings that shape which answers are bought: all that a purchase alone ties a folder to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +91,17 @@ class RunFolder:
     @property
     def claimed(self) -> bool:
         """Whether a run has begun here to spend or to train; its settings are then final."""
-        return (self.root / RUN_FILE).exists()
+        return any((self.root / name).exists() for name in (RUN_FILE, LABEL_FILE))
 
-    def claim(self, config: DistillConfig) -> None:
-        """Write `run.toml`: from now on the folder belongs to these settings."""
+    def claim(self, config: DistillConfig, *, file: str = RUN_FILE) -> None:
+        """Write `run.toml`: from now on the folder belongs to these settings.
+
+        Args:
+            file: RUN_FILE, or LABEL_FILE for a purchase alone, which binds fewer settings.
+        """
         self.check(config)
-        if self._writes and not self.claimed:
-            write_text(self.root / RUN_FILE, to_toml(config))
+        if self._writes and not (self.root / file).exists():
+            write_text(self.root / file, to_toml(config))
 
     def check(self, config: DistillConfig) -> None:
         """Make sure that the folder is free, or belongs to a run with these settings.
@@ -101,9 +109,12 @@ class RunFolder:
         Raises:
             ConfigError: the folder holds a run with other settings; some are named.
         """
-        if self.claimed:
-            before = tomllib.loads((self.root / RUN_FILE).read_text())
-            differing = _differences(_comparable(before), _comparable(_plain(config)))
+        for file, keys in ((RUN_FILE, ("",)), (LABEL_FILE, LABEL_KEYS)):
+            if not (self.root / file).exists():
+                continue
+            before = _comparable(tomllib.loads((self.root / file).read_text()))
+            found = _differences(before, _comparable(_plain(config)))
+            differing = [key for key in found if key.startswith(keys)]
             if differing:
                 raise ConfigError(
                     f"{self.root} holds a run with another {', '.join(differing[:3])}; "

@@ -51,7 +51,7 @@ class Plan:
         out, ledger: Where it would write.
         rows: Rows of each split, overlaps removed.
         notes: What was guessed and removed.
-        teacher, student: Kinds.
+        teacher, student: Kinds; no student where nothing is trained.
         owned: Answers among validation, test and pool that the ledger holds, free.
         validation, test, pool: Answers to buy for each.
         price: Most that they can cost.
@@ -92,22 +92,32 @@ class Plan:
             [
                 f"rows      {rows}",
                 *(f"          {note}" for note in self.notes),
-                f"student   {self.student}",
+                *([f"student   {self.student}"] if self.student else []),
                 f"teacher   {self.teacher}",
                 f"answers   {buy:,} to buy ({self.validation:,} validation, {self.test:,} test, "
                 f"{self.pool:,} pool); {self.owned:,} are in the ledger and free",
                 f"price     {f'at most {self.price}' if self.price.micros else 'none'}",
-                f"training  {len(self.arms)} arms of {self.steps:,} steps, about "
-                f"{span(self.seconds)} ({span(self.seconds_low)} to {span(self.seconds_high)})",
+                *self._training(),
                 f"writes    {self.out} and {self.ledger}",
             ]
         )
 
+    def _training(self) -> list[str]:
+        took = f"{span(self.seconds)} ({span(self.seconds_low)} to {span(self.seconds_high)})"
+        if self.arms:
+            return [f"training  {len(self.arms)} arms of {self.steps:,} steps, about {took}"]
+        return [f"training  the teacher, about {took}"] if self.seconds else []
 
-def make_plan(config: DistillConfig, listener: Listener = ignore) -> Plan:
+
+def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: bool = True) -> Plan:
     """Read the files, look into the ledger, time a few steps; ask nobody.
 
     The rows are staged into the run folder, where the run itself will find them.
+
+    Args:
+        config: What to do.
+        listener: Told what happens.
+        trains: False where answers are only bought, as `limbeck label` does.
 
     Raises:
         LimbeckError: whatever the run itself would refuse before it spends anything.
@@ -116,12 +126,15 @@ def make_plan(config: DistillConfig, listener: Listener = ignore) -> Plan:
     folder.check(config)
     with importable(config.code), folder.collecting_warnings():
         splits = stage(config, folder)
-        check_objectives(config, splits.schema.num_classes)
+        if trains:
+            check_objectives(config, splits.schema.num_classes)
         teacher = teacher_if_ready(config, splits, folder)
         asked = questions_of(splits, teacher)
         buy = _to_buy(config, splits, asked, teacher, folder)
         price = worst_price(config, splits, teacher, buy.total)
-        seconds = training_seconds(config, splits, steps_of(config, buy.pool_rows), teacher)
+        arms = expand(config) if trains else ()
+        steps = steps_of(config, buy.pool_rows) if trains else 0
+        seconds = training_seconds(config, splits, steps, teacher, arms)
     low, middle, high = np.quantile(seconds, (0.1, 0.5, 0.9)).tolist()
     assert splits.pool is not None
     names = ("labelled", "validation", "test", "pool")
@@ -131,14 +144,14 @@ def make_plan(config: DistillConfig, listener: Listener = ignore) -> Plan:
         rows={name: len(getattr(splits, name)) for name in names},
         notes=splits.notes,
         teacher=config.teacher.kind,
-        student=student_kind(config, splits),
+        student=student_kind(config, splits) if trains else "",
         owned=buy.owned,
         validation=buy.validation,
         test=buy.test,
         pool=buy.pool,
         price=price,
-        arms=expand(config),
-        steps=steps_of(config, buy.pool_rows),
+        arms=arms,
+        steps=steps,
         seconds=middle,
         seconds_low=low,
         seconds_high=high,
@@ -232,21 +245,32 @@ def worst_price(
 
 
 def training_seconds(
-    config: DistillConfig, splits: Splits, steps: int, teacher: Teacher | None
+    config: DistillConfig,
+    splits: Splits,
+    steps: int,
+    teacher: Teacher | None,
+    arms: tuple[str, ...],
 ) -> NDArray[np.float64]:
     """Seconds that all training would take, once for each of a few timed steps."""
-    student, _ = make_student(config, splits)
-    both = config.train.pool_batch + config.train.labelled_batch
-    names = expand(config)
-    distilled = sum(name not in ("labels", "labels_and_validation") for name in names)
-    plain = len(names) - distilled
-    plain += config.train.folds if "labels_and_validation" in names else 0
-    seconds = distilled * steps * _timed_steps(splits, student, both)
-    seconds += plain * steps * _timed_steps(splits, student, config.train.labelled_batch)
+    seconds = np.zeros(_TIMED_STEPS)
+    if arms:
+        seconds += _seconds_of_arms(config, splits, steps, arms)
     if teacher is None:
         job = teacher_plan(config, splits)
         seconds += config.teacher.members * job.steps * _timed_steps(splits, job.student, job.batch)
     return seconds
+
+
+def _seconds_of_arms(
+    config: DistillConfig, splits: Splits, steps: int, names: tuple[str, ...]
+) -> NDArray[np.float64]:
+    student, _ = make_student(config, splits)
+    both = config.train.pool_batch + config.train.labelled_batch
+    distilled = sum(name not in ("labels", "labels_and_validation") for name in names)
+    plain = len(names) - distilled
+    plain += config.train.folds if "labels_and_validation" in names else 0
+    seconds = distilled * steps * _timed_steps(splits, student, both)
+    return seconds + plain * steps * _timed_steps(splits, student, config.train.labelled_batch)
 
 
 def _timed_steps(splits: Splits, student: Student, size: int) -> NDArray[np.float64]:
