@@ -109,6 +109,11 @@ def members(folder: Path, other: int) -> TeacherConfig:
     return TeacherConfig(kind="student", path=folder / "ensemble")
 
 
+def simulated(folder: Path, other: int) -> TeacherConfig:
+    config = table(folder, 0)
+    return replace(config, kind="simulated", error_rate=0.5, noise_seed=other)
+
+
 def save_student(folder: Path, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     tabular = replace(SCHEMA, text=())
@@ -122,6 +127,7 @@ MATERIALS: dict[str, Callable[[Path, int], TeacherConfig]] = {
     "callable": callable_,
     "student": student,
     "student, of members": members,
+    "simulated": simulated,
 }
 """Writes a teacher into a folder, one of two that answer differently; gives its settings. A comma
 in the name sets off another form of the same kind."""

@@ -147,8 +147,8 @@ def stage(config: DistillConfig, folder: RunFolder) -> Splits:
 
 
 def answer_columns(config: DistillConfig) -> tuple[str, ...]:
-    """Columns of the pool that hold answers, where the teacher is a table without a file."""
-    if config.teacher.kind != "table" or config.teacher.path is not None:
+    """Columns of the pool that hold answers, where the teacher reads them off the rows."""
+    if config.teacher.kind not in ("table", "simulated") or config.teacher.path is not None:
         return ()
     pool = config.data.pool or config.data.labelled
     names = sample_rows(find_source(pool)).schema.names

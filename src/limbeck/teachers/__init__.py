@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from limbeck.teachers.local import LocalTeacher, Said
     from limbeck.teachers.module import ModuleTeacher
     from limbeck.teachers.registry import TEACHERS, build
+    from limbeck.teachers.simulated import SimulatedTeacher
     from limbeck.teachers.sklearn import SklearnTeacher
     from limbeck.teachers.student import StudentTeacher
     from limbeck.teachers.table import ColumnsTeacher, TableTeacher
@@ -31,6 +32,7 @@ __all__ = [
     "Money",
     "Replies",
     "Said",
+    "SimulatedTeacher",
     "SklearnTeacher",
     "StudentTeacher",
     "TableTeacher",
@@ -50,6 +52,7 @@ _HOMES = {
     "local": ("LocalTeacher", "Said"),
     "module": ("ModuleTeacher",),
     "registry": ("TEACHERS", "build"),
+    "simulated": ("SimulatedTeacher",),
     "sklearn": ("SklearnTeacher",),
     "student": ("StudentTeacher",),
     "table": ("ColumnsTeacher", "TableTeacher"),

@@ -1,5 +1,6 @@
 """Settings of a teacher: one class for Python, for the TOML file and for the command line."""
 
+import math
 import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,10 +14,18 @@ READS = {
     "sklearn": ("path", "trusted", "factory", "fingerprint", "classes", "columns"),
     "callable": ("function", "fingerprint", "classes", "columns"),
     "student": ("path",),
+    "huggingface": ("path", "classes", "columns", "max_tokens", "pickled_weights"),
+    "simulated": (
+        *("path", "label", "columns", "error_rate", "error_falls", "adversarial"),
+        *("failure_rate", "latency_seconds", "noise_seed"),
+    ),
 }
 """Settings that each of our own kinds reads, beside price_per_answer and currency."""
 MOST_MEMBERS = 10
 """Each member of an ensemble holds out another tenth of its rows."""
+MOST_FALLING_ERROR = 0.5
+"""Where errors fall with the margin they begin at twice their mean, which is at most 1."""
+LEAST_TOKENS, MOST_TOKENS = 3, 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +33,11 @@ class TeacherConfig:
     """Who answers. Each kind reads some of the settings."""
 
     kind: str
-    """table, module, sklearn, callable, student, fit, or one that a package of yours registers."""
+    """table, module, sklearn, callable, student, huggingface, simulated, fit, or one that a package
+    of yours registers."""
     path: Path | None = None
-    """table: the file of answers (default: columns of the rows themselves). student: the folder,
-    or one that holds folders member0, member1, ...
+    """table, simulated: the file of answers (default: columns of the rows themselves). student: the
+    folder, or one that holds folders member0, member1, ... huggingface: the model's folder.
     fit: a file of labelled rows of its own (default: the labelled rows of the run).
     sklearn: a skops file; pickle and joblib files are refused."""
     trusted: tuple[str, ...] = ()
@@ -35,7 +45,7 @@ class TeacherConfig:
     members: int = 1
     """fit: models to train, 1 to 10. Two or more answer with their mean, and with their spread."""
     label: str = ""
-    """table: the column of hard labels. Default: columns of probabilities."""
+    """table, simulated: the column of hard labels. Default: columns of probabilities."""
     factory: str = ""
     """module: what builds the network, as package.module:function. sklearn, instead of a path: what
     gives the fitted estimator."""
@@ -48,10 +58,31 @@ class TeacherConfig:
     of the function, the content of the skops file."""
     classes: tuple[str, ...] = ()
     """module, callable: class names in the order of the outputs. Default: the task's order.
-    sklearn: in the order of classes_. Default: these as texts."""
+    sklearn: in the order of classes_. Default: these as texts. huggingface: in the order of the
+    outputs. Default: the names in the model's id2label."""
     columns: tuple[str, ...] = ()
     """module, callable, sklearn, table with a file: columns that the teacher sees. Default: all
-    inputs; sklearn: those that it was fitted on, where it knows their names."""
+    inputs; sklearn: those that it was fitted on, where it knows their names. huggingface: one
+    column of text or of images, or two of text, which it reads as a pair."""
+    max_tokens: int = 0
+    """huggingface: tokens of a row that are read, marks included. Default 0: what the model can
+    read, 512 at most. Longer rows are cut at their end, with a warning."""
+    pickled_weights: bool = False
+    """huggingface: your word that weights which are no safetensors may be opened."""
+    error_rate: float = 0.0
+    """simulated: share of answers whose top class is wrong, in [0, 1]."""
+    error_falls: bool = False
+    """simulated: the chance of an error falls in a straight line with the margin, from twice
+    error_rate (which is at most 0.5 then) at margin 0 to none at margin 1. Default: it is the same
+    everywhere."""
+    adversarial: bool = False
+    """simulated: each true class has one wrong class, always the same. Default: any, by chance."""
+    failure_rate: float = 0.0
+    """simulated: share of questions that fail, in [0, 1]; asking again does not help."""
+    latency_seconds: float = 0.0
+    """simulated: seconds that an answer takes; those of a batch come one after the other."""
+    noise_seed: int = 0
+    """simulated: another number, other errors and failures."""
     price_per_answer: int = 0
     """Millionths of the currency that an answer counts for, to rehearse a budget in money."""
     currency: str = "USD"
@@ -70,6 +101,29 @@ class TeacherConfig:
             raise ConfigError(
                 f"teacher.members={self.members}: must be in [1, {MOST_MEMBERS}]; each member "
                 f"chooses its steps on another tenth of the rows, and 1 is a single model."
+            )
+        self._check_simulation()
+        if self.max_tokens != 0 and not LEAST_TOKENS <= self.max_tokens <= MOST_TOKENS:
+            raise ConfigError(
+                f"teacher.max_tokens={self.max_tokens}: must be in [{LEAST_TOKENS}, {MOST_TOKENS}],"
+                f" or 0 for what the model can read."
+            )
+
+    def _check_simulation(self) -> None:
+        for name in ("error_rate", "failure_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(
+                    f"teacher.{name}={getattr(self, name)}: must be in [0, 1], a share of answers."
+                )
+        if self.error_falls and self.error_rate > MOST_FALLING_ERROR:
+            raise ConfigError(
+                f"teacher.error_rate={self.error_rate}: must be at most {MOST_FALLING_ERROR} with "
+                f"teacher.error_falls, which begins at twice that; lower it, or leave error_falls "
+                f"out."
+            )
+        if not 0 <= self.latency_seconds < math.inf:
+            raise ConfigError(
+                f"teacher.latency_seconds={self.latency_seconds}: must be >= 0 and finite."
             )
 
     def _warn_of_unread(self) -> None:

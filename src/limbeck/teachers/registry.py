@@ -128,6 +128,22 @@ def _callable(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[s
     )
 
 
+def _simulated(
+    config: TeacherConfig, schema: Schema, folder: Path, names: Sequence[str]
+) -> Teacher:
+    from limbeck.teachers.simulated import SimulatedTeacher
+
+    return SimulatedTeacher(
+        _table(config, schema, folder, names),
+        error_rate=config.error_rate,
+        error_falls=config.error_falls,
+        adversarial=config.adversarial,
+        failure_rate=config.failure_rate,
+        latency_seconds=config.latency_seconds,
+        seed=config.noise_seed,
+    )
+
+
 def _seen(config: TeacherConfig, schema: Schema) -> tuple[str, ...]:
     """Columns that the teacher sees: all inputs, or those named, which must be inputs."""
     for name in config.columns:
@@ -153,4 +169,5 @@ TEACHERS: dict[str, Builder] = {
     "sklearn": _sklearn,
     "student": _student,
     "callable": _callable,
+    "simulated": _simulated,
 }
