@@ -24,6 +24,7 @@ from limbeck.errors import ConfigError
 from limbeck.students import build as build_student
 from limbeck.students import save
 from limbeck.teachers import TEACHERS, Money, Teacher, TeacherConfig, build
+from tests.teachers import tiny_models
 
 SCHEMA = Schema(("text",), ("size",), (), None, ("no", "maybe", "yes"))
 ROWS = 9
@@ -109,6 +110,13 @@ def members(folder: Path, other: int) -> TeacherConfig:
     return TeacherConfig(kind="student", path=folder / "ensemble")
 
 
+def huggingface(folder: Path, other: int) -> TeacherConfig:
+    path = folder / f"model{other}"
+    if not path.exists():
+        tiny_models.bert(path, seed=other, labels=SCHEMA.classes)
+    return TeacherConfig(kind="huggingface", path=path, columns=("text",))
+
+
 def simulated(folder: Path, other: int) -> TeacherConfig:
     config = table(folder, 0)
     return replace(config, kind="simulated", error_rate=0.5, noise_seed=other)
@@ -127,6 +135,7 @@ MATERIALS: dict[str, Callable[[Path, int], TeacherConfig]] = {
     "callable": callable_,
     "student": student,
     "student, of members": members,
+    "huggingface": huggingface,
     "simulated": simulated,
 }
 """Writes a teacher into a folder, one of two that answer differently; gives its settings. A comma

@@ -29,21 +29,29 @@ def require_transformers() -> None:
         raise missing_extra("transformers", "text")
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(
+    folder: Path, *, setting: str = "student.settings.path", word: str | None = None
+) -> None:
     """Refuse a folder without a configuration, or without weights in safetensors.
+
+    Args:
+        folder: What `save_pretrained` wrote.
+        setting: What names it, for messages.
+        word: The setting by which a user may allow pickled weights; None: there is none.
 
     Raises:
         ConfigError: one of them is missing.
     """
     if not (folder / "config.json").is_file():
         raise ConfigError(
-            f"student.settings.path={str(folder)!r} is no folder with a config.json; give the "
-            f"folder that save_pretrained wrote."
+            f"{setting}={str(folder)!r} is no folder with a config.json; give the folder that "
+            f"save_pretrained wrote."
         )
     if not list(folder.glob("*.safetensors")):
+        last_resort = f", or allow them with {word} = true" if word else ""
         raise ConfigError(
             f"{folder} has no weights in safetensors, and pickled ones can run code; load the "
-            f"model where you trust it, and save it with save_pretrained(folder)."
+            f"model where you trust it, and save it with save_pretrained(folder){last_resort}."
         )
 
 
@@ -82,8 +90,8 @@ def read_architecture(folder: Path) -> dict[str, Any]:
     return found
 
 
-def read_tokenizer_of(folder: Path, max_tokens: int) -> tuple[Tokenizer, dict[str, Any]]:
-    """The tokenizer, told how long a row may be, and the marks that rows are made up with.
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer, one that the tokenizers package runs.
 
     Raises:
         ConfigError: there is none that can be used.
@@ -94,12 +102,78 @@ def read_tokenizer_of(folder: Path, max_tokens: int) -> tuple[Tokenizer, dict[st
     try:
         with _quiet():
             found = AutoTokenizer.from_pretrained(str(folder), use_fast=True, **_SAFE)
-            tokenizer = Tokenizer.from_str(found.backend_tokenizer.to_str())
+            found.backend_tokenizer.to_str()
     except Exception as error:  # the package raises whatever it meets
         raise ConfigError(
             f"{folder} has no tokenizer that can be used ({one_line(error)}); its files must lie "
             f"beside the model, a tokenizer.json among them."
         ) from error
+    return found
+
+
+def load_image_processor(folder: Path) -> Any:
+    """What turns images into the model's input.
+
+    Raises:
+        ConfigError: there is none that can be used.
+    """
+    from transformers import AutoImageProcessor
+
+    try:
+        with _quiet():
+            return AutoImageProcessor.from_pretrained(str(folder), **_SAFE)  # type: ignore[no-untyped-call] # theirs
+    except Exception as error:  # the package raises whatever it meets
+        raise ConfigError(
+            f"{folder} has no image processor that can be used ({one_line(error)}); a "
+            f"preprocessor_config.json must lie beside the model."
+        ) from error
+
+
+def read_classifier(folder: Path, *, images: bool) -> Any:
+    """A whole classifier in float32, head included.
+
+    Args:
+        folder: What `save_pretrained` wrote; where there are no safetensors, pickled weights are
+            opened, as tensors only.
+        images: Whether it looks at images, else at text.
+
+    Raises:
+        ConfigError: it cannot be loaded, or there is no trained head among its weights.
+    """
+    from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+
+    kind = AutoModelForImageClassification if images else AutoModelForSequenceClassification
+    try:
+        with _quiet():
+            model, info = kind.from_pretrained(
+                str(folder),
+                use_safetensors=bool(list(folder.glob("*.safetensors"))),
+                output_loading_info=True,
+                dtype="float32",
+                **_SAFE,
+            )
+    except Exception as error:  # the package raises whatever it meets
+        raise ConfigError(
+            f"the model in {folder} cannot be used as a classifier of "
+            f"{'images' if images else 'text'} ({one_line(error)}); give one that transformers "
+            f"knows as such, as save_pretrained wrote it."
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise ConfigError(
+            f"the weights in {folder} lack {', '.join(missing[:3])}, so the model would answer by "
+            f"chance; give one that was fine-tuned for your classes."
+        )
+    return model.float().eval()
+
+
+def read_tokenizer_of(folder: Path, max_tokens: int) -> tuple[Tokenizer, dict[str, Any]]:
+    """The tokenizer, told how long a row may be, and the marks that rows are made up with.
+
+    Raises:
+        ConfigError: there is none that can be used.
+    """
+    found = load_tokenizer(folder)
+    tokenizer = Tokenizer.from_str(found.backend_tokenizer.to_str())
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     padding = found.pad_token_id or 0

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from limbeck.teachers.callable import CallableTeacher
     from limbeck.teachers.columns import candidate_columns
     from limbeck.teachers.ensemble import EnsembleTeacher
+    from limbeck.teachers.huggingface import HuggingfaceTeacher
     from limbeck.teachers.local import LocalTeacher, Said
     from limbeck.teachers.module import ModuleTeacher
     from limbeck.teachers.registry import TEACHERS, build
@@ -27,6 +28,7 @@ __all__ = [
     "CallableTeacher",
     "ColumnsTeacher",
     "EnsembleTeacher",
+    "HuggingfaceTeacher",
     "LocalTeacher",
     "ModuleTeacher",
     "Money",
@@ -49,6 +51,7 @@ _HOMES = {
     "callable": ("CallableTeacher",),
     "columns": ("candidate_columns",),
     "ensemble": ("EnsembleTeacher",),
+    "huggingface": ("HuggingfaceTeacher",),
     "local": ("LocalTeacher", "Said"),
     "module": ("ModuleTeacher",),
     "registry": ("TEACHERS", "build"),

@@ -128,6 +128,23 @@ def _callable(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[s
     )
 
 
+def _huggingface(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str]) -> Teacher:
+    from limbeck.teachers.huggingface import HuggingfaceTeacher
+
+    if config.path is None:
+        raise ConfigError(
+            "teacher.kind='huggingface' needs teacher.path, the folder of a model; give it."
+        )
+    return HuggingfaceTeacher(
+        config.path,
+        schema,
+        columns=_seen(config, schema),
+        classes=config.classes,
+        max_tokens=config.max_tokens,
+        pickled_weights=config.pickled_weights,
+    )
+
+
 def _simulated(
     config: TeacherConfig, schema: Schema, folder: Path, names: Sequence[str]
 ) -> Teacher:
@@ -169,5 +186,6 @@ TEACHERS: dict[str, Builder] = {
     "sklearn": _sklearn,
     "student": _student,
     "callable": _callable,
+    "huggingface": _huggingface,
     "simulated": _simulated,
 }
