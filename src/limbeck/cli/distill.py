@@ -43,7 +43,7 @@ def plan(
     test
         File of labelled rows that are looked at once, at the end. Default: cut from the labelled.
     teacher
-        Kind of teacher: fit, table, module, sklearn, callable or student.
+        Kind of teacher, such as fit, table, callable, huggingface or student.
     budget
         Answers that may be bought.
     out
@@ -90,7 +90,7 @@ def distill(
     test
         File of labelled rows that are looked at once, at the end. Default: cut from the labelled.
     teacher
-        Kind of teacher: fit, table, module, sklearn, callable or student.
+        Kind of teacher, such as fit, table, callable, huggingface or student.
     budget
         Answers that may be bought.
     out
