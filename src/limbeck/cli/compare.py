@@ -65,7 +65,7 @@ def compare(
         return 0
     say(made.text())
     if made.price.micros > 0 and not yes:
-        agree(f"This may cost up to {made.price} over all seeds. Go on?")
+        agree(made.expected.question)
     with Monitor(quiet=json) as monitor:
         outcome = run_compare(config, made, monitor)
     for failure in outcome.failures:

@@ -146,13 +146,13 @@ class Monitor:
 
 
 def _note(event: "Event") -> str:
-    """Scores and what is left of the budget."""
+    """Scores, what is left of the budget, and what is expected of the rest."""
     shown = (
         f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:.3g}"
         for name, value in event.detail.items()
         if not isinstance(value, str)
     )
-    return "".join(f", {text}" for text in shown)
+    return "".join(f", {text}" for text in (*shown, event.note) if text)
 
 
 def _console() -> "Console":

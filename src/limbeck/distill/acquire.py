@@ -18,6 +18,7 @@ from limbeck.answers import Answers
 from limbeck.data import Dataset, Splits
 from limbeck.data.ids import contains, distinct
 from limbeck.distill.config import DistillConfig
+from limbeck.distill.estimate import Estimate
 from limbeck.distill.folder import WARNING, Event, RunFolder
 from limbeck.distill.questions import (
     AnswerBook,
@@ -25,6 +26,7 @@ from limbeck.distill.questions import (
     check_budget,
     check_money,
     questions,
+    worst_money,
 )
 from limbeck.engines import ask_about, purchase
 from limbeck.errors import BudgetError, TeacherError
@@ -33,6 +35,9 @@ from limbeck.storage import atomic_path, write_text
 from limbeck.teachers import Money, Teacher
 
 SELECTION = "pool.parquet"
+_LOOK_SECONDS = 5.0
+_FIRST_LOOK_SECONDS = 0.2
+"""Between two estimates of the rest, and between attempts at the first one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +229,10 @@ class _Buyer:
             return self._as_it_stands(split, rows, positions)
         began = time.perf_counter()
 
+        progress = _Progress(split, self._folder, self._ledger, self._teacher, rows)
+
         def on_progress(done: int, total: int, spent: Spending) -> None:
-            detail = {"left in the budget": self._budget.queries - spent.queries}
-            self._folder.tell(Event(f"answers on {split}", "asking", done, total, detail))
+            progress.tell(done, total, self._budget.queries - spent.queries)
 
         report = purchase(
             self._teacher,
@@ -276,6 +282,49 @@ class _Buyer:
         first, _ = distinct(ids)
         known = int(self._ledger.known(self._teacher.fingerprint, ids[first]).sum())
         return Tally(split, len(positions), len(first), cached=known, bought=0, failed=0, seconds=0)
+
+
+class _Progress:
+    """Tells how a purchase goes, and what the rest of it will probably cost and take."""
+
+    def __init__(
+        self, split: str, folder: RunFolder, ledger: Ledger, teacher: Teacher, rows: Dataset
+    ) -> None:
+        self._split = split
+        self._folder = folder
+        self._ledger = ledger
+        self._teacher = teacher
+        self._rows = rows
+        self._worst: Money | None = None  # of a thousand questions
+        self._due = 0.0
+        self._note = ""
+
+    def tell(self, done: int, total: int, left: int) -> None:
+        """Tell of `done` questions of `total`, with `left` in the budget."""
+        rest = min(total - done, left)
+        if done and rest > 0 and time.monotonic() >= self._due:
+            self._look(rest)
+        self._folder.tell(
+            Event(
+                f"answers on {self._split}",
+                "asking",
+                done,
+                total,
+                {"left in the budget": left},
+                self._note if rest > 0 else "",
+            )
+        )
+
+    def _look(self, rest: int) -> None:
+        """Estimate anew, every few seconds; the first estimate is told in a line of its own."""
+        if self._worst is None:
+            self._worst = worst_money(self._teacher, self._rows, 1000)
+        worst = Money(-(-self._worst.micros * rest // 1000), self._worst.currency)
+        first = not self._note
+        self._note = Estimate.of(self._ledger.history(self._teacher.fingerprint), rest, worst).rest
+        self._due = time.monotonic() + (_LOOK_SECONDS if self._note else _FIRST_LOOK_SECONDS)
+        if first and self._note:
+            self._folder.tell(Event("answers", f"{self._split}: {self._note}"))
 
 
 def read_selection(folder: RunFolder) -> NDArray[np.int64] | None:

@@ -16,10 +16,10 @@ from limbeck.data import Splits, distinct
 from limbeck.distill.acquire import draw_as_if_new, read_selection
 from limbeck.distill.compare_config import CompareConfig
 from limbeck.distill.config import DistillConfig
+from limbeck.distill.estimate import Estimate, span
 from limbeck.distill.folder import RUN_FILE, Listener, RunFolder, ignore
 from limbeck.distill.plan import (
     questions_of,
-    span,
     teacher_if_ready,
     training_seconds,
     worst_price,
@@ -29,6 +29,7 @@ from limbeck.distill.recipes import check_objectives, expand
 from limbeck.distill.run import check_student, check_validation, stage, steps_of, student_kind
 from limbeck.errors import ConfigError
 from limbeck.ledger import SqliteLedger
+from limbeck.ledger.history import History
 from limbeck.teachers import Money, Teacher
 from limbeck.teachers.imports import importable
 
@@ -68,6 +69,8 @@ class ComparePlan:
         needed: Answers that the seeds use, those that several share counted once.
         answers: Of these, the ones to buy.
         price: Most that they can cost.
+        expected: What they will probably cost, and take if the seeds ask one after the other, once
+            the teacher has answered.
         workers, threads: Processes, and threads of each.
         seconds, seconds_low, seconds_high: What the finished seeds took, for each that is left;
             where there are none, the training alone, from a few timed steps.
@@ -89,6 +92,7 @@ class ComparePlan:
     needed: int
     answers: int
     price: Money
+    expected: Estimate
     workers: int
     threads: int
     seconds: float
@@ -103,6 +107,7 @@ class ComparePlan:
             "out": str(self.out),
             "ledger": str(self.ledger),
             "price": asdict(self.price),
+            "expected": asdict(self.expected),
         }
 
     def text(self) -> str:
@@ -126,7 +131,7 @@ class ComparePlan:
                 f"arms      {', '.join(self.arms)}; compared with {self.baseline}",
                 f"answers   {self.answers:,} to buy for all seeds ({self.needed - self.answers:,} "
                 f"are in the ledger and free); {self.budget:,} at most for each seed",
-                f"price     {f'at most {self.price} in all' if self.price.micros else 'none'}",
+                *self.expected.lines,
                 f"training  {len(self.left)} x {len(self.arms)} arms of {self.steps:,} steps, "
                 f"about {took}"
                 + (", as the finished ones took" if done else ", and evaluations and reports"),
@@ -150,12 +155,13 @@ def make_compare_plan(config: CompareConfig, listener: Listener = ignore) -> Com
     _check_budgets(config, looks)
     left = [look for look in looks if not look.plan.finished]
     one = (left or looks)[0]
-    needed, answers = _answers(left)
+    needed, answers, history = _answers(left)
     workers = config.at_once(len(left))
     threads = threads_of(workers)
     steps = steps_of(one.plan.config, one.pool_size)
     seconds = _seconds(one, looks, steps, threads) * math.ceil(len(left) / workers)
     low, middle, high = np.quantile(seconds, (0.1, 0.5, 0.9)).tolist()
+    price = worst_price(one.plan.config, one.splits, one.teacher, answers, runs=len(left))
     names = ("labelled", "validation", "test", "pool")
     return ComparePlan(
         out=config.run.out,
@@ -173,7 +179,8 @@ def make_compare_plan(config: CompareConfig, listener: Listener = ignore) -> Com
         budget=config.run.budget,
         needed=needed,
         answers=answers,
-        price=worst_price(one.plan.config, one.splits, one.teacher, answers, runs=len(left)),
+        price=price,
+        expected=Estimate.of(history, answers, price),
         workers=workers,
         threads=threads,
         seconds=middle,
@@ -288,9 +295,10 @@ def _seconds(one: _Look, looks: list[_Look], steps: int, threads: int) -> NDArra
         )
 
 
-def _answers(looks: list[_Look]) -> tuple[int, int]:
-    """Distinct questions of all seeds, and how many of them the ledger does not hold."""
+def _answers(looks: list[_Look]) -> tuple[int, int, History]:
+    """Distinct questions of all seeds, how many the ledger does not hold, and how the last went."""
     needed = missing = 0
+    history = History.empty()
     by_teacher: dict[str, list[_Look]] = {}
     for look in looks:
         # A teacher that is yet to be trained is another one in every seed.
@@ -305,7 +313,8 @@ def _answers(looks: list[_Look]) -> tuple[int, int]:
         else:
             with SqliteLedger(ledger) as book:
                 missing += unanswered(ids, AnswerBook(book, teacher.fingerprint))
-    return needed, missing
+                history = book.history(teacher.fingerprint)
+    return needed, missing, history
 
 
 def _some(seeds: tuple[int, ...]) -> str:

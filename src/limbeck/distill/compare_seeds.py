@@ -128,6 +128,7 @@ def _named(seed: int, listener: Listener) -> Listener:
                 event.done,
                 event.total,
                 event.detail,
+                event.note,
             )
         )
 

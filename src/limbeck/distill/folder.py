@@ -49,6 +49,7 @@ class Event:
         done: Units of the stage that are finished.
         total: All units of the stage, or 0 when it has none.
         detail: Numbers that a program may want.
+        note: A few words to show beside the numbers.
     """
 
     stage: str
@@ -56,6 +57,7 @@ class Event:
     done: int = 0
     total: int = 0
     detail: Mapping[str, float | int | str] = field(default_factory=dict)
+    note: str = ""
 
 
 Listener = Callable[[Event], None]

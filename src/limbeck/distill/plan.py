@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from limbeck.data import Splits, distinct
 from limbeck.distill.acquire import read_selection
 from limbeck.distill.config import DistillConfig
+from limbeck.distill.estimate import Estimate, span
 from limbeck.distill.fit import is_trained, teacher_plan
 from limbeck.distill.folder import Listener, RunFolder, ignore
 from limbeck.distill.questions import (
@@ -34,6 +35,7 @@ from limbeck.distill.run import (
     student_kind,
 )
 from limbeck.ledger import SqliteLedger
+from limbeck.ledger.history import History
 from limbeck.objectives.base import StudentOut
 from limbeck.students.base import Student
 from limbeck.teachers import Money, Teacher
@@ -55,6 +57,7 @@ class Plan:
         owned: Answers among validation, test and pool that the ledger holds, free.
         validation, test, pool: Answers to buy for each.
         price: Most that they can cost.
+        expected: What they will probably cost and take, once the teacher has answered.
         arms: Arms to train.
         steps: Gradient steps of each.
         seconds, seconds_low, seconds_high: Training time, teacher and cross-validation included,
@@ -73,6 +76,7 @@ class Plan:
     test: int
     pool: int
     price: Money
+    expected: Estimate
     arms: tuple[str, ...]
     steps: int
     seconds: float
@@ -96,7 +100,7 @@ class Plan:
                 f"teacher   {self.teacher}",
                 f"answers   {buy:,} to buy ({self.validation:,} validation, {self.test:,} test, "
                 f"{self.pool:,} pool); {self.owned:,} are in the ledger and free",
-                f"price     {f'at most {self.price}' if self.price.micros else 'none'}",
+                *self.expected.lines,
                 *self._training(),
                 f"writes    {self.out} and {self.ledger}",
             ]
@@ -150,6 +154,7 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
         test=buy.test,
         pool=buy.pool,
         price=price,
+        expected=Estimate.of(buy.history, buy.total, price),
         arms=arms,
         steps=steps,
         seconds=middle,
@@ -180,6 +185,7 @@ class _Purchase:
     pool: int
     owned: int
     pool_rows: int
+    history: History
 
     @property
     def total(self) -> int:
@@ -227,6 +233,7 @@ def _count(
         pool=pool,
         owned=everything - validation - test - missing,
         pool_rows=distinct_rows - missing + pool,
+        history=History.empty() if book is None else book.history(),
     )
 
 
@@ -295,8 +302,3 @@ def _seconds(work: Callable[[], None]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-def span(seconds: float) -> str:
-    """A duration in seconds or minutes, for a person."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -13,6 +13,7 @@ from limbeck.distill.config import DistillConfig
 from limbeck.engines import ask_about
 from limbeck.errors import ConfigError
 from limbeck.ledger import Ledger
+from limbeck.ledger.history import History
 from limbeck.teachers import Money, Teacher
 
 _READ_BATCH = 4096
@@ -33,6 +34,10 @@ class AnswerBook:
     def read(self, ids: NDArray[np.uint8]) -> Answers:
         """Answers in the order of `ids`, repeats allowed."""
         return self._ledger.answers(self._fingerprint, ids)
+
+    def history(self) -> History:
+        """How the teacher's last questions went."""
+        return self._ledger.history(self._fingerprint)
 
     def batches(self, ids: NDArray[np.uint8]) -> Iterable[Answers]:
         """All answers, a few thousand at a time; they can be read again from the beginning."""
@@ -107,7 +112,8 @@ def check_money(
     if not config.money:
         return
     validation, test = _before_the_pool(config, asked, book)
-    price = _worst(teacher, splits.validation, validation) + _worst(teacher, splits.test, test)
+    price = worst_money(teacher, splits.validation, validation).micros
+    price += worst_money(teacher, splits.test, test).micros
     if price >= round(config.money * 1e6):
         raise ConfigError(
             f"money={config.money:g} {config.teacher.currency} is less than what comes before the "
@@ -123,13 +129,11 @@ def _before_the_pool(
     return unanswered(asked.validation, book), test
 
 
-def _worst(teacher: Teacher, rows: Dataset, count: int) -> int:
-    """Worst price of `count` questions of a split, in millionths, by the mean of a sample."""
-    if count == 0:
-        return 0
-    sample = rows.take(np.arange(min(_SAMPLE_ROWS, len(rows))))
-    size = int(sample.num_rows)
-    return -(-teacher.quote(sample).micros * count // size)
+def worst_money(teacher: Teacher, rows: Dataset, count: int) -> Money:
+    """Worst price of `count` questions of a split, by the mean of a sample."""
+    sample = rows.take(np.arange(min(_SAMPLE_ROWS, len(rows) if count else 0)))
+    quote = teacher.quote(sample)
+    return Money(-(-quote.micros * count // max(1, sample.num_rows)), quote.currency)
 
 
 def unanswered(ids: NDArray[np.uint8], book: AnswerBook | None) -> int:

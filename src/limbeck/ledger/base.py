@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limbeck.answers import Answers
+from limbeck.ledger.history import History
 from limbeck.teachers.base import Money, Replies
 
 
@@ -100,6 +101,9 @@ class Ledger(Protocol):
         Raises:
             LimbeckError: a question has no answer.
         """
+
+    def history(self, fingerprint: str) -> History:
+        """What a teacher's last questions have cost, and how long they took."""
 
     def spent(self, run: str) -> Spending:
         """What a run has spent so far."""

@@ -23,6 +23,7 @@ from limbeck.ledger import tables
 from limbeck.ledger.base import Budget, Reservation, Spending
 from limbeck.ledger.codec import id_keys, unpack
 from limbeck.ledger.connections import Connections, ledger_errors
+from limbeck.ledger.history import History, read_history
 from limbeck.storage import storage_errors
 from limbeck.teachers.base import Money, Replies
 
@@ -225,6 +226,13 @@ class SqliteLedger:
                 f"put a copy back or choose another path."
             ) from error
         return Answers(ids, *parts)
+
+    def history(self, fingerprint: str) -> History:
+        """What a teacher's last questions have cost, and how long they took; whoever asked them."""
+        with ledger_errors(self.path):
+            connection = self._connections.get()
+            teacher = tables.find_teacher(connection, fingerprint)
+            return History.empty() if teacher is None else read_history(connection, teacher.id)
 
     def spent(self, run: str) -> Spending:
         """What a run has spent so far; unknown questions count at their worst price."""
