@@ -36,20 +36,36 @@ class Shop:
         ]
         return torch.stack(rows) if rows else torch.zeros(0, 3)
 
-    def reserve(self, *numbers, run="run", worst=0, queries=1000, money=None):
+    def reserve(self, *numbers, run="run", worst=0, queries=1000, money=None, shares=None):
         budget = Budget(queries, None if money is None else Money(money))
-        return self.ledger.reserve(run, TEACHER, self.ids(*numbers), Money(worst), budget)
+        if shares is not None:
+            shares, worst = np.array(shares, np.int64), sum(shares)
+        return self.ledger.reserve(
+            run, TEACHER, self.ids(*numbers), Money(worst), budget, shares=shares
+        )
 
-    def record(self, reservation, *, failed=(), price=0, raw=b"raw", keep=False, **more):
-        """Record a whole reservation; the numbers in `failed` get no answer.
+    def record(
+        self,
+        reservation,
+        *,
+        only=None,
+        failed=(),
+        price=0,
+        raw=b"raw",
+        keep=False,
+        version=None,
+        **more,
+    ):
+        """Record a reservation, or `only` some of it; the numbers in `failed` get no answer.
 
         `more` are embeddings and spread of the answers.
         """
-        ids = reservation.ids
+        ids = reservation.ids if only is None else self.ids(*only)
         bad = np.array([number in failed for number in self.numbers(ids)], bool)
         n = len(ids)
         failure = ["it said nothing" if is_bad else None for is_bad in bad]
-        replies = Replies(ids, [raw] * n, np.full(n, price, np.int64), failure)
+        versions = None if version is None else [version] * n
+        replies = Replies(ids, [raw] * n, np.full(n, price, np.int64), failure, versions)
         good = ids[~bad]
         self.ledger.record(reservation, replies, Answers(good, self.probs(good), **more), keep)
 

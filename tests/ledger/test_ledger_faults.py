@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from limbeck.errors import AnswerError, BudgetError, StorageError
-from limbeck.ledger import Budget, SqliteLedger, owners, tables
+from limbeck.ledger import Budget, SqliteLedger, attempts, owners
 from limbeck.ledger.connections import Connections
 from limbeck.ledger.migrations import APPLICATION_ID, MIGRATIONS
 from limbeck.teachers.base import Money
@@ -47,8 +47,8 @@ def test_a_fault_at_the_commit_of_reserve_never_frees_budget_that_is_taken(shop,
         shop.reserve(1, 2, worst=10, queries=2)
     assert shop.spent().reserved == (2 if when == "after" else 0)
     if when == "after":  # the process that reserved dies; the next one finds its questions
-        monkeypatch.setattr(tables, "is_alive", lambda owner, age: False)
-        monkeypatch.setattr(tables, "this_process", lambda: "boot/ns/1/2")
+        monkeypatch.setattr(attempts, "is_alive", lambda owner, age: False)
+        monkeypatch.setattr(attempts, "this_process", lambda: "boot/ns/1/2")
         with pytest.raises(BudgetError):
             shop.reserve(1, queries=2)
         assert len(shop.reserve(1, 2, queries=4).ids) == 2
@@ -88,8 +88,8 @@ def test_what_a_dead_process_left_is_freed_and_counted_if_it_may_have_been_bille
 ):
     shop.reserve(1, 2, worst=worst)
     assert shop.spent().reserved == 2
-    monkeypatch.setattr(tables, "is_alive", lambda owner, age: False)
-    monkeypatch.setattr(tables, "this_process", lambda: "boot/ns/1/2")
+    monkeypatch.setattr(attempts, "is_alive", lambda owner, age: False)
+    monkeypatch.setattr(attempts, "this_process", lambda: "boot/ns/1/2")
     assert shop.numbers(shop.reserve(1, 2, run="other").ids) == [1, 2]
     spent = shop.spent()
     assert spent.reserved == 0

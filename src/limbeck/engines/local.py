@@ -20,7 +20,7 @@ from limbeck.data.ids import distinct
 from limbeck.engines.questions import ask_about
 from limbeck.errors import BudgetError, ConfigError, LimbeckError
 from limbeck.ledger.base import Budget, Ledger, Reservation, Spending
-from limbeck.teachers.base import Replies, Teacher
+from limbeck.teachers.base import Money, Replies, Teacher, worst_prices
 
 INTERRUPT_GRACE_SECONDS = 5.0
 """How long Ctrl-C waits for replies in flight; any other error waits until they come."""
@@ -204,33 +204,21 @@ class _Buyer:
 
     def _reserve(self, batch: NDArray[np.int64]) -> tuple[Reservation, NDArray[np.int64]] | None:
         """Reserve a batch, or the part of it that is free and affordable; None: nothing is."""
-        wanted = batch
-        while True:
-            worst = self.teacher.quote(self.dataset.take(self.rows[wanted]))
-            try:
-                reservation = self.ledger.reserve(
-                    self.run, self.teacher.fingerprint, self.ids[wanted], worst, self.budget
-                )
-            except BudgetError:
-                self.exhausted = True
-                return None
-            granted = _members(self.ids[wanted], reservation.ids)
-            if not granted.all():
-                self.elsewhere.append(wanted[~granted])
-            if not granted.any():
-                return None
-            if granted.all() or self._covers(reservation, wanted[granted]):
-                return reservation, wanted[granted]
-            # Dear questions were granted at the average price of the batch: reserve them again at
-            # their own, so that the budget of money holds whatever they turn out to cost.
-            self.ledger.release(reservation, unknown=False)
-            wanted = wanted[granted]
-
-    def _covers(self, reservation: Reservation, positions: NDArray[np.int64]) -> bool:
-        if self.budget.money is None:
-            return True
-        quote = self.teacher.quote(self.dataset.take(self.rows[positions]))
-        return quote.micros <= reservation.worst.micros
+        # A price a question, so that the budget of money holds for dear ones too.
+        shares, currency = worst_prices(self.teacher, self.dataset.take(self.rows[batch]))
+        worst = Money(int(shares.sum()), currency)
+        ids, fingerprint = self.ids[batch], self.teacher.fingerprint
+        try:
+            reservation = self.ledger.reserve(
+                self.run, fingerprint, ids, worst, self.budget, shares=shares
+            )
+        except BudgetError:
+            self.exhausted = True
+            return None
+        granted = _members(ids, reservation.ids)
+        if not granted.all():
+            self.elsewhere.append(batch[~granted])
+        return (reservation, batch[granted]) if granted.any() else None
 
     def _collect(self) -> None:
         """Record the batches that have come back; wait for one if none has."""

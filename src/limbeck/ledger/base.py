@@ -6,6 +6,7 @@ transaction; only then may anyone read the answers. Failures are recorded and ne
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,8 +32,21 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """What all runs of a ledger may spend together; it is kept in the ledger itself.
+
+    Args:
+        queries: Answers that may be bought, >= 0, or None for no limit.
+        money: Most that they may cost, or None for no limit.
+    """
+
+    queries: int | None = None
+    money: Money | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Spending:
-    """What one run has spent.
+    """What one run, or all runs of a ledger, have spent.
 
     Args:
         answered: Answers that were paid for and can be read.
@@ -79,9 +93,19 @@ class Ledger(Protocol):
         """Which of these questions have an answer, bool, shape (n,). Costs nothing."""
 
     def reserve(
-        self, run: str, fingerprint: str, ids: NDArray[np.uint8], worst: Money, budget: Budget
+        self,
+        run: str,
+        fingerprint: str,
+        ids: NDArray[np.uint8],
+        worst: Money,
+        budget: Budget,
+        *,
+        shares: NDArray[np.int64] | None = None,
     ) -> Reservation:
         """Reserve distinct unanswered questions, at most `worst` in all.
+
+        `shares` are the worst prices of single questions, int64 of shape (n,) that add up to
+        `worst`; without them each question counts for an equal share.
 
         Raises:
             BudgetError: not even one more question fits into the budget.
@@ -92,8 +116,16 @@ class Ledger(Protocol):
     ) -> None:
         """Write replies and answers and settle their price, in one transaction."""
 
-    def release(self, reservation: Reservation, *, unknown: bool) -> None:
-        """Give back what was not recorded; `unknown` marks questions that may have been billed."""
+    def release(
+        self, reservation: Reservation, *, unknown: bool, ids: NDArray[np.uint8] | None = None
+    ) -> None:
+        """Give back what was not recorded; `unknown` marks questions that may have been billed.
+
+        With `ids` only those questions of the reservation end, and the others stay in flight.
+        """
+
+    def together(self) -> AbstractContextManager[None]:
+        """Make all changes in the block one transaction: real, and on the disk, when it ends."""
 
     def answers(self, fingerprint: str, ids: NDArray[np.uint8]) -> Answers:
         """Read answers in the order of `ids`, repeats allowed.
@@ -104,6 +136,9 @@ class Ledger(Protocol):
 
     def history(self, fingerprint: str) -> History:
         """What a teacher's last questions have cost, and how long they took."""
+
+    def versions(self, fingerprint: str) -> Mapping[str, int]:
+        """Answers of a teacher under each version string that its server gave."""
 
     def spent(self, run: str) -> Spending:
         """What a run has spent so far."""

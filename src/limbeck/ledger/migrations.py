@@ -66,7 +66,47 @@ def _add_spread(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE teachers SET has_spread = 0 WHERE num_classes IS NOT NULL")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_schema, _add_spread)
+def _add_totals(connection: sqlite3.Connection) -> None:
+    """Running totals, a limit of the ledger's own, versions of failures, names for merging."""
+    counters = ("answered", "failed", "in_flight", "unknown", "micros")
+    sums = ", ".join(f"SUM({name})" for name in counters)
+    news = ", ".join(f"NEW.{name}" for name in counters)
+    changes = ", ".join(f"NEW.{name} - OLD.{name}" for name in counters)
+    adding = ", ".join(f"{name} = {name} + excluded.{name}" for name in counters)
+    for statement in (
+        # Where each question has a reservation of its own, a sum over them would make a run of n
+        # questions take n * n steps. The file itself keeps the totals in line.
+        f"""CREATE TABLE totals (
+            run TEXT NOT NULL, teacher INTEGER NOT NULL, currency TEXT NOT NULL,
+            {", ".join(f"{name} INTEGER NOT NULL" for name in counters)},
+            PRIMARY KEY (run, teacher, currency)) STRICT, WITHOUT ROWID""",
+        f"""INSERT INTO totals SELECT run, teacher, currency, {sums} FROM reservations
+            GROUP BY run, teacher, currency""",
+        f"""CREATE TRIGGER reservations_begin AFTER INSERT ON reservations BEGIN
+            INSERT INTO totals VALUES (NEW.run, NEW.teacher, NEW.currency, {news})
+            ON CONFLICT DO UPDATE SET {adding}; END""",
+        f"""CREATE TRIGGER reservations_count AFTER UPDATE ON reservations BEGIN
+            INSERT INTO totals VALUES (NEW.run, NEW.teacher, NEW.currency, {changes})
+            ON CONFLICT DO UPDATE SET {adding}; END""",
+        """CREATE TABLE limits (
+            id INTEGER PRIMARY KEY CHECK (id = 1), queries INTEGER, micros INTEGER,
+            currency TEXT) STRICT""",
+        "ALTER TABLE attempts ADD COLUMN server_version TEXT",
+        """CREATE INDEX answers_version ON answers(teacher, server_version)
+            WHERE server_version IS NOT NULL""",
+        # Two copies of one file must give the same name to what both of them hold.
+        "ALTER TABLE reservations ADD COLUMN uid BLOB",
+        "UPDATE reservations SET uid = CAST(owner || '/' || at || '/' || id AS BLOB)",
+        "CREATE UNIQUE INDEX reservations_uid ON reservations(uid)",
+    ):
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    _first_schema,
+    _add_spread,
+    _add_totals,
+)
 
 
 def check_file(connection: sqlite3.Connection, path: Path) -> None:

@@ -8,7 +8,7 @@ leaves either all of it or nothing of it.
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from limbeck.answers import Answers
-from limbeck.errors import BudgetError, DataError, StorageError
-from limbeck.ledger import tables
-from limbeck.ledger.base import Budget, Reservation, Spending
+from limbeck.errors import DataError, StorageError
+from limbeck.ledger import attempts, budgets, tables
+from limbeck.ledger.base import Budget, Limit, Reservation, Spending
 from limbeck.ledger.codec import id_keys, unpack
 from limbeck.ledger.connections import Connections, ledger_errors
 from limbeck.ledger.history import History, read_history
@@ -48,7 +48,7 @@ class SqliteLedger:
         self._connections = Connections(path)
         try:
             with self._transaction() as connection:
-                tables.free_the_dead(connection)
+                attempts.free_the_dead(connection)
         except BaseException:
             self.close()
             raise
@@ -104,46 +104,54 @@ class SqliteLedger:
         return found
 
     def reserve(
-        self, run: str, fingerprint: str, ids: NDArray[np.uint8], worst: Money, budget: Budget
+        self,
+        run: str,
+        fingerprint: str,
+        ids: NDArray[np.uint8],
+        worst: Money,
+        budget: Budget,
+        *,
+        shares: NDArray[np.int64] | None = None,
     ) -> Reservation:
         """Take distinct unanswered questions out of the budget, in order, as many as fit.
 
-        Questions that have an answer, or are in flight in a live process, are left out.
+        Questions that have an answer, or are in flight in a live process, are left out. The limit
+        of the ledger holds too.
 
         Args:
             run: Whose budget it is.
             fingerprint: The teacher's.
             ids: Question ids, uint8, shape (n, 16), distinct.
-            worst: The most that asking all of them can cost; each counts for an equal share.
+            worst: The most that asking all of them can cost.
             budget: What the run may spend in all, earlier spending included.
+            shares: The most that each of them can cost, in millionths, int64, shape (n,), `worst`
+                in all; without it each counts for an equal share.
 
         Returns:
             The questions granted; none when all are answered or in flight.
 
         Raises:
             BudgetError: some question could be asked but not even one more fits.
-            ConfigError: the currency is not that of the budget or of the run's earlier spending.
+            ConfigError: the currency is not that of the budget or of the run's earlier spending,
+                or `shares` do not add up to `worst`.
         """
+        keys = id_keys(ids)
+        each = budgets.worst_shares(worst, shares, len(keys))
         with self._transaction() as connection:
-            tables.free_the_dead(connection)
+            attempts.free_the_dead(connection)
             teacher = tables.add_teacher(connection, fingerprint).id
-            free = tables.free_questions(connection, teacher, id_keys(ids))
-            before = tables.spending(connection, run)
-            tables.check_currency(run, worst, budget, before)
-            shares = tables.equal_shares(worst, len(ids))[: len(free)]
-            fit = tables.how_many_fit(shares, budget, before)
-            if free and fit == 0:
-                raise BudgetError(
-                    f"run {run!r} has spent {before.queries} of {budget.queries} queries and "
-                    f"{before.money} of {budget.money or 'unlimited money'}, so not one of "
-                    f"{len(free)} more questions fits; raise the budget to go on."
-                )
-            return tables.insert_reservation(
+            free = attempts.free_questions(connection, teacher, keys)
+            # Equal shares fall on the first free questions, others stay with their own.
+            held = each[: len(free)] if shares is None else _shares_of(free, keys, each)
+            fit = budgets.check_fit(
+                connection, run, shares=held, currency=worst.currency, budget=budget
+            )
+            return attempts.insert_reservation(
                 connection,
                 run,
                 teacher,
                 keys=free[:fit],
-                shares=shares[:fit],
+                shares=held[:fit],
                 currency=worst.currency,
             )
 
@@ -162,11 +170,11 @@ class SqliteLedger:
         if len(reservation.ids) == 0:
             return
         with self._transaction() as connection:
-            run, teacher = tables.owner_of(connection, reservation)
-            news = tables.outcomes(connection, reservation, replies, answers, keep_raw)
+            run, teacher = attempts.owner_of(connection, reservation)
+            news = attempts.outcomes(connection, reservation, replies, answers, keep_raw)
             tables.check_width(connection, teacher, answers)
             tables.write_answers(connection, run, teacher, answers, news)
-            tables.settle(connection, reservation.key, news)
+            attempts.settle(connection, reservation.key, news)
             failed = sum(new.failure is not None for new in news)
             tables.log(
                 connection,
@@ -176,18 +184,42 @@ class SqliteLedger:
                 answered=len(news) - failed,
                 failed=failed,
                 price=sum(new.price for new in news),
+                over=sum(new.over for new in news),
             )
 
-    def release(self, reservation: Reservation, *, unknown: bool) -> None:
+    def release(
+        self, reservation: Reservation, *, unknown: bool, ids: NDArray[np.uint8] | None = None
+    ) -> None:
         """Give back what was not recorded; `unknown` marks questions that may have been billed.
 
-        Unknown questions stay counted, at their worst price, but may be asked again.
+        Unknown questions stay counted, at their worst price, but may be asked again, under a new
+        reservation. With `ids`, uint8 of shape (m, 16), only those questions end.
+
+        Raises:
+            ConfigError: one of `ids` is no question of the reservation.
         """
         if len(reservation.ids) == 0:
             return
         with self._transaction() as connection:
-            run, _ = tables.owner_of(connection, reservation)
-            tables.close_attempts(connection, reservation.key, run, unknown=unknown)
+            run, _ = attempts.owner_of(connection, reservation)
+            keys = None if ids is None else id_keys(ids)
+            attempts.close_attempts(connection, reservation.key, run, unknown=unknown, keys=keys)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make all changes of this thread in the block one transaction, with one wait for the disk.
+
+        Use nothing of it before the block has ended: an exception that leaves the block undoes all
+        of it. A call that fails inside, and whose exception is caught inside, undoes itself alone.
+        Do not wait for anything in the block: other writers wait for its end.
+        """
+        with self._transaction() as connection:
+            yield
+            if not connection.in_transaction:
+                raise StorageError(
+                    f"the ledger {self.path} gave up a transaction after an error of the disk; "
+                    f"nothing of it was written, run the same command again."
+                )
 
     def answers(self, fingerprint: str, ids: NDArray[np.uint8]) -> Answers:
         """Read answers in the order of `ids`, repeats allowed.
@@ -234,26 +266,66 @@ class SqliteLedger:
             teacher = tables.find_teacher(connection, fingerprint)
             return History.empty() if teacher is None else read_history(connection, teacher.id)
 
+    def versions(self, fingerprint: str) -> dict[str, int]:
+        """Answers under each version string that the teacher's server gave, oldest string first."""
+        with ledger_errors(self.path):
+            rows = self._connections.get().execute(
+                """SELECT server_version, COUNT(*) FROM answers WHERE server_version IS NOT NULL
+                AND teacher = (SELECT id FROM teachers WHERE fingerprint = ?)
+                GROUP BY server_version ORDER BY MIN(id)""",
+                (fingerprint,),
+            )
+            return dict(rows.fetchall())
+
     def spent(self, run: str) -> Spending:
         """What a run has spent so far; unknown questions count at their worst price."""
         with ledger_errors(self.path):
-            return tables.spending(self._connections.get(), run)
+            return budgets.spending(self._connections.get(), run)
+
+    def limit(self) -> Limit:
+        """What all runs of this ledger may spend together."""
+        with ledger_errors(self.path):
+            return budgets.ledger_limit(self._connections.get())
+
+    def set_limit(self, limit: Limit) -> None:
+        """Keep another limit for all runs together; `Limit()` takes it away.
+
+        It may be below what has been spent: then nothing more is granted.
+
+        Raises:
+            ConfigError: a number is below 0.
+        """
+        with self._transaction() as connection:
+            budgets.set_ledger_limit(connection, limit)
+            micros = -1 if limit.money is None else limit.money.micros
+            queries = -1 if limit.queries is None else limit.queries
+            tables.log(connection, "limit", "", queries=queries, micros=micros)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write everything in the block, or nothing of it."""
+        """Write everything in the block, or nothing of it; inside another, as a part of that."""
         with ledger_errors(self.path):
             connection = self._connections.get()
+            # Only this thread uses the connection, so an open transaction is a block around this.
+            part = connection.in_transaction
             # IMMEDIATE takes the writer's place before reading, so two processes cannot both see
             # the same room in a budget.
             try:
                 # Inside: Ctrl-C may come when the lock is there but this call has not returned.
-                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("SAVEPOINT part" if part else "BEGIN IMMEDIATE")
                 yield connection
-                self._commit(connection)
+                if part:
+                    connection.execute("RELEASE part")
+                else:
+                    self._commit(connection)
             except BaseException:
-                if connection.in_transaction:
+                if connection.in_transaction and not part:
                     connection.execute("ROLLBACK")
+                elif connection.in_transaction:
+                    # Ctrl-C may come before the part has begun; then its whole is undone.
+                    with suppress(sqlite3.OperationalError):
+                        connection.execute("ROLLBACK TO part")
+                        connection.execute("RELEASE part")
                 raise
 
     def _commit(self, connection: sqlite3.Connection) -> None:
@@ -273,3 +345,11 @@ def _unpacked(
     if teacher.has_spread:
         spread = unpack([row[3] or b"" for row in rows], "<f4", classes)
     return probs, embeddings, spread
+
+
+def _shares_of(free: list[bytes], keys: list[bytes], shares: list[int]) -> list[int]:
+    """The shares of the free ones among these questions."""
+    if len(free) == len(keys):
+        return shares
+    share = dict(zip(keys, shares, strict=True))
+    return [share[key] for key in free]

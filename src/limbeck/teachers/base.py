@@ -41,12 +41,15 @@ class Replies:
         raw: One reply a question as it came, or None where there was none.
         price: Millionths of the currency that each question has cost, int64, shape (n,).
         failure: One sentence a question that failed, else None.
+        server_version: What each reply's server calls its own version, or None where it says
+            nothing; None in all where no server is asked.
     """
 
     ids: NDArray[np.uint8]
     raw: Sequence[bytes | None]
     price: NDArray[np.int64]
     failure: Sequence[str | None]
+    server_version: Sequence[str | None] | None = None
 
 
 @runtime_checkable
@@ -81,3 +84,28 @@ class Teacher(Protocol):
 
     def parse(self, replies: Replies) -> tuple[Answers, NDArray[np.bool_]]:
         """Read replies: the answers of the rows that can be read, and which rows those are."""
+
+
+@runtime_checkable
+class QuotesEach(Protocol):
+    """A teacher that can say at once what each row would cost at worst."""
+
+    def quote_each(self, rows: pa.RecordBatch) -> NDArray[np.int64]:
+        """The most that each row can cost, in millionths of the currency, int64, shape (n,)."""
+
+
+def worst_prices(teacher: Teacher, rows: pa.RecordBatch) -> tuple[NDArray[np.int64], str]:
+    """The most that asking about each of these rows can cost, so that a cap holds for dear ones.
+
+    Returns:
+        Millionths of the currency, int64, shape (n,), and the currency.
+
+    Cost: one `quote`, and one a row where they cost something and there is no `quote_each`.
+    """
+    whole = teacher.quote(rows)
+    if isinstance(teacher, QuotesEach):
+        return np.asarray(teacher.quote_each(rows), np.int64), whole.currency
+    if whole.micros == 0:
+        return np.zeros(rows.num_rows, np.int64), whole.currency
+    each = [teacher.quote(rows.slice(i, 1)).micros for i in range(rows.num_rows)]
+    return np.array(each, np.int64), whole.currency
