@@ -11,7 +11,7 @@ SRC = Path(__file__).parent.parent / "src" / "limbeck"
 FOUNDATION = {"errors", "answers", "numerics", "storage", "registry"}
 KERNELS = {"trust", "objectives"}
 EDGES = {"data", "teachers", "ledger", "students", "engines", "report"}
-SHELLS = {"distill"}
+SHELLS = {"distill", "testing"}
 FILES = sorted(SRC.rglob("*.py"))
 
 

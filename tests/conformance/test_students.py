@@ -1,4 +1,4 @@
-"""What every student must do, whoever wrote it. Walks the registry and installed packages."""
+"""Every student that is registered or installed passes the suite that users run on their own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,23 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from safetensors.torch import save as to_bytes
 
 from limbeck.data.schema import Schema
 from limbeck.distill.export import Probabilities, open_session
 from limbeck.registry import names
-from limbeck.students import (
-    STUDENTS,
-    Encoder,
-    MemoryStore,
-    Ragged,
-    Student,
-    build,
-    find_kind,
-    load,
-    pad_rows,
-    save,
-)
+from limbeck.students import STUDENTS, Student, build, find_kind, pad_rows, save
+from limbeck.testing import StudentSuite
 from tests.students import tiny_bert
 
 # Settings of kinds that have some without a default, or do more with others.
@@ -76,121 +65,16 @@ def make(name: str, seed: int = 0) -> Student:
     return build(name, SETTINGS.get(name, dict)(), schema_of(name), [rows_of(name)], 3, generator)
 
 
-def outputs(student: Student, rows: pa.RecordBatch) -> torch.Tensor:
-    student.module.eval()
-    with torch.no_grad():
-        out = student.module(student.encoder.collate(student.encoder.encode(rows)))
-    assert out.outputs.shape == (rows.num_rows, 3)
-    assert out.embedding.shape == (rows.num_rows, student.module.embedding_dim)
-    return out.outputs
+class TestStudents(StudentSuite):
+    @pytest.fixture(autouse=True, params=NAMES)
+    def subject(self, request: pytest.FixtureRequest) -> None:
+        self.name = request.param
 
+    def make(self, seed: int = 0) -> Student:
+        return make(self.name, seed)
 
-def split(rows: Ragged) -> list[list[float]]:
-    return [part.tolist() for part in np.split(rows.values, np.cumsum(rows.lengths)[:-1])]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_seed_gives_the_same_bytes_and_leaves_the_global_seed_alone(name: str) -> None:
-    before = torch.random.get_rng_state()
-    first, again, other = (to_bytes(make(name, seed).module.state_dict()) for seed in (3, 3, 4))
-    assert first == again
-    assert first != other
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_row_is_encoded_without_looking_at_its_neighbours(name: str) -> None:
-    student, rows = make(name), rows_of(name)
-    together = student.encoder.encode(rows)
-    assert together.values.dtype == student.encoder.dtype
-    alone = [split(student.encoder.encode(rows.slice(i, 1)))[0] for i in range(rows.num_rows)]
-    assert split(together) == alone
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_batch_of_one_gives_what_a_batch_of_all_gives(name: str) -> None:
-    student, rows = make(name), rows_of(name)
-    one_by_one = [outputs(student, rows.slice(i, 1)) for i in range(rows.num_rows)]
-    torch.testing.assert_close(torch.cat(one_by_one), outputs(student, rows))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_rows_give_no_outputs(name: str) -> None:
-    assert len(outputs(make(name), rows_of(name).slice(0, 0))) == 0
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_inputs_are_unchanged(name: str) -> None:
-    student, rows = make(name), rows_of(name)
-    encoded = student.encoder.encode(rows)
-    values, lengths = encoded.values.copy(), encoded.lengths.copy()
-    inputs = student.encoder.collate(encoded)
-    kept = {key: tensor.clone() for key, tensor in inputs.items()}
-    student.module(inputs).outputs.sum().backward()
-    assert all(torch.equal(inputs[key], kept[key]) for key in kept)
-    np.testing.assert_array_equal(encoded.values, values)
-    np.testing.assert_array_equal(encoded.lengths, lengths)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_read_only_rows_of_a_store_collate_without_a_warning(name: str) -> None:
-    student, rows = make(name), rows_of(name)
-    part = MemoryStore.build(student.encoder, [rows]).take(np.arange(rows.num_rows))
-    frozen = np.frombuffer(part.values.tobytes(), dtype=part.values.dtype)
-    inputs = student.encoder.collate(Ragged(frozen, part.lengths))
-    expected = outputs(student, rows)
-    torch.testing.assert_close(student.module(inputs).outputs.detach(), expected)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_parameter_learns(name: str) -> None:
-    student, rows = make(name), rows_of(name)
-    student.module.eval()
-    inputs = student.encoder.collate(student.encoder.encode(rows))
-    student.module(inputs).outputs[:, 0].sum().backward()
-    for label, parameter in student.module.named_parameters():
-        assert parameter.grad is not None, label
-        assert bool(parameter.grad.any()), label
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_padded_rows_embed_as_ragged_ones_do(name: str) -> None:
-    student, rows = make(name), rows_of(name)
-    encoded = student.encoder.encode(rows)
-    student.module.eval()
-    ragged = student.module.embed(student.encoder.collate(encoded))
-    padded = student.module.embed_padded(torch.from_numpy(pad_rows(encoded)))
-    torch.testing.assert_close(padded, ragged)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_encoder_comes_back_from_its_config_and_files(name: str) -> None:
-    encoder: Encoder = make(name).encoder
-    again = type(encoder).from_files(encoder.to_config(), encoder.files())
-    assert again.files() == encoder.files()
-    rows = rows_of(name)
-    assert again.to_config() == encoder.to_config()
-    assert split(again.encode(rows)) == split(encoder.encode(rows))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_saved_student_predicts_the_same(name: str, tmp_path: Path) -> None:
-    student, rows = make(name), rows_of(name)
-    save(student, tmp_path)
-    expected = torch.softmax(outputs(student, rows), dim=1).numpy()
-    np.testing.assert_array_equal(load(tmp_path).probabilities(rows), expected)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_new_head_has_its_width_and_leaves_the_rest(name: str) -> None:
-    student = make(name)
-    head = {id(p) for p in student.module.head.parameters()}
-    state = student.module.state_dict(keep_vars=True)
-    body = {k: v.detach().clone() for k, v in state.items() if id(v) not in head}
-    assert len(body) == len(state) - 2
-    student.module.replace_head(7, torch.Generator().manual_seed(1))
-    assert student.module.head.out_features == 7
-    assert all(torch.equal(v, student.module.state_dict()[k]) for k, v in body.items())
+    def rows(self) -> pa.RecordBatch:
+        return rows_of(self.name)
 
 
 @pytest.mark.slow

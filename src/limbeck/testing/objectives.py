@@ -1,0 +1,195 @@
+"""What every objective must do, whoever wrote it."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from limbeck.answers import Answers
+from limbeck.errors import ConfigError
+from limbeck.objectives import Evidence, Objective, Snapshot, StudentOut, Targets
+from limbeck.trust import NeighbourTrust
+
+_ROWS = 7
+
+
+class ObjectiveSuite(ABC):
+    """Tests of one objective; derive from it and say how it is made.
+
+    It is fitted to made-up answers of `classes` classes with embeddings, a spread, trust and
+    neighbours, and given made-up students.
+    """
+
+    classes = 4
+    """C of the made-up task."""
+    embedding_dim = 6
+    """Width of the teacher's and of the student's embedding."""
+
+    @abstractmethod
+    def make(self) -> Objective:
+        """A new objective that has not been fitted; equal ones each time."""
+
+    def answers(self, rows: int, seed: int = 0) -> Answers:
+        """What a made-up teacher says, with an embedding and a spread."""
+        g = torch.Generator().manual_seed(seed)
+        probs = torch.softmax(2 * torch.randn(rows, self.classes, generator=g), dim=1)
+        ids = np.arange(rows * 16, dtype=np.uint8).reshape(rows, 16)
+        embeddings = torch.randn(rows, self.embedding_dim, generator=g)
+        return Answers(ids, probs, embeddings, 0.05 * torch.rand(rows, self.classes, generator=g))
+
+    def fitted(self) -> Objective:
+        """The objective, fitted."""
+        told = self.answers(40, seed=9)
+        labels = told.probs.argmax(dim=1)
+        known = Evidence(
+            told.probs,
+            labels,
+            lambda p: p.max(dim=1).values.clamp(0.5, 1.0),
+            min(3, self.classes),
+            lambda logs: NeighbourTrust.fit(told.probs, logs, labels),
+        )
+        return self.make().fit([self.answers(16), self.answers(16, seed=1)], known)
+
+    def student(
+        self, objective: Objective, rows: int, dtype: torch.dtype = torch.float32
+    ) -> StudentOut:
+        """What a made-up student gives for rows; both of its tensors want a gradient."""
+        g = torch.Generator().manual_seed(5)
+        width = objective.width(self.classes)
+        outputs = torch.randn(rows, width, dtype=torch.float64, generator=g).to(dtype)
+        embedding = torch.randn(rows, self.embedding_dim, dtype=torch.float64, generator=g)
+        return StudentOut(outputs.requires_grad_(), embedding.to(dtype).requires_grad_())
+
+    def losses(self, objective: Objective, out: StudentOut) -> list[Tensor]:
+        """The loss of labelled rows and, where it learns from answers, of pool rows."""
+        rows = len(out.outputs)
+        losses = [objective.loss(out, None, torch.arange(rows) % self.classes)]
+        if objective.needs_answers:
+            losses.append(objective.loss(out, objective.targets(self.answers(rows)), None))
+        return losses
+
+    def test_there_is_one_finite_loss_a_row_with_finite_gradients(self) -> None:
+        objective = self.fitted()
+        for rows in (0, 1, _ROWS):
+            out = self.student(objective, rows)
+            for loss in self.losses(objective, out):
+                assert loss.shape == (rows,)
+                assert loss.isfinite().all()
+                loss.sum().backward()  # type: ignore[no-untyped-call]  # torch's own
+                assert out.outputs.grad is not None
+                assert out.outputs.grad.isfinite().all()
+
+    def test_the_same_inputs_give_the_same_loss_and_are_left_unchanged(self) -> None:
+        objective = self.fitted()
+        out, told = self.student(objective, _ROWS), self.answers(_ROWS)
+        before = [x.detach().clone() for x in (out.outputs, out.embedding, told.probs)]
+        losses = [self.losses(objective, out) for _ in range(2)]
+        if objective.needs_answers:
+            objective.targets(told)
+        for first, second in zip(*losses, strict=True):
+            assert torch.equal(first, second)
+        for old, new in zip(before, (out.outputs, out.embedding, told.probs), strict=True):
+            assert torch.equal(old, new)
+
+    def test_a_row_of_a_batch_costs_what_it_costs_alone(self) -> None:
+        objective = self.fitted()
+        out, told = self.student(objective, _ROWS), self.answers(_ROWS)
+        together = self.losses(objective, out)
+        assert told.embeddings is not None
+        assert told.spread is not None
+        for i in range(_ROWS):
+            part = slice(i, i + 1)
+            row = StudentOut(out.outputs[part], out.embedding[part])
+            one = objective.loss(row, None, torch.tensor([i % self.classes]))
+            torch.testing.assert_close(one[0], together[0][i])
+            if objective.needs_answers:
+                alone = Answers(
+                    told.ids[part], told.probs[part], told.embeddings[part], told.spread[part]
+                )
+                one = objective.loss(row, objective.targets(alone), None)
+                torch.testing.assert_close(one[0], together[1][i])
+
+    def test_float32_is_close_to_float64(self) -> None:
+        objective = self.fitted()
+        pairs = zip(
+            self.losses(objective, self.student(objective, _ROWS, torch.float32)),
+            self.losses(objective, self.student(objective, _ROWS, torch.float64)),
+            strict=True,
+        )
+        for single, double in pairs:
+            torch.testing.assert_close(single, double.float(), atol=1e-5, rtol=1e-5)
+
+    def test_half_precision_outputs_give_a_float32_loss(self) -> None:
+        objective = self.fitted()
+        for loss in self.losses(objective, self.student(objective, _ROWS, torch.bfloat16)):
+            assert loss.dtype == torch.float32
+
+    def test_the_gpu_agrees_with_the_cpu(self) -> None:
+        """Passes where there is no GPU."""
+        if not torch.cuda.is_available():
+            return
+        objective, device = self.fitted(), torch.device("cuda")
+        out = self.student(objective, _ROWS)
+        moved = StudentOut(out.outputs.to(device), out.embedding.to(device))
+        labels = torch.arange(_ROWS) % self.classes
+        torch.testing.assert_close(
+            objective.loss(moved, None, labels.to(device)).cpu(), objective.loss(out, None, labels)
+        )
+        if objective.needs_answers:
+            targets = objective.targets(self.answers(_ROWS))
+            torch.testing.assert_close(
+                objective.loss(moved, targets.to(device), None).cpu(),
+                objective.loss(out, targets, None),
+            )
+
+    def test_targets_are_named_tensors_with_a_row_each(self) -> None:
+        targets = self.fitted().targets(self.answers(_ROWS))
+        assert isinstance(targets, Targets)
+        assert all(len(tensor) == _ROWS for tensor in targets.tensors.values())
+        assert not any(tensor.requires_grad for tensor in targets.tensors.values())
+
+    def test_the_head_is_at_least_as_wide_as_the_classes(self) -> None:
+        assert self.fitted().width(self.classes) >= self.classes
+
+    def test_class_probabilities_are_normalised(self) -> None:
+        objective = self.fitted()
+        probs = objective.class_log_probs(self.student(objective, _ROWS)).exp()
+        assert probs.shape == (_ROWS, self.classes)
+        torch.testing.assert_close(probs.sum(dim=1), torch.ones(_ROWS))
+
+    def test_a_refitted_objective_with_the_saved_state_gives_the_same_loss(self) -> None:
+        first, second = self.fitted(), self.fitted()
+        second.load_state_dict(first.state_dict())
+        out = self.student(first, _ROWS)
+        for a, b in zip(self.losses(first, out), self.losses(second, out), strict=True):
+            assert torch.equal(a, b)
+
+    def test_what_a_refresh_has_learnt_is_the_same_each_time_and_lies_in_the_state(self) -> None:
+        """Passes for an objective that learns nothing from the student."""
+        if type(self.make()).refresh is Objective.refresh:
+            return
+        first, second, late = self._refreshed(), self._refreshed(), self.fitted()
+        assert first.refresh_every is not None
+        late.load_state_dict(first.state_dict())
+        out = self.student(first, _ROWS)
+        told = first.targets(self.answers(_ROWS)).tensors
+        targets = Targets({**told, "row": torch.arange(_ROWS)})
+        losses = [objective.loss(out, targets, None) for objective in (first, second, late)]
+        assert torch.equal(losses[0], losses[1])
+        assert torch.equal(losses[0], losses[2])
+
+    def _refreshed(self) -> Objective:
+        objective, pool = self.fitted(), self.answers(_ROWS)
+        g = torch.Generator().manual_seed(2)
+        logs = torch.log_softmax(torch.randn(40, self.classes, generator=g), dim=1)
+        objective.refresh(Snapshot(logs, [(pool, torch.log_softmax(pool.probs, dim=1))]))
+        return objective
+
+    def test_neither_targets_nor_labels_is_refused(self) -> None:
+        objective, told = self.fitted(), ""
+        try:
+            objective.loss(self.student(objective, 2), None, None)
+        except ConfigError as error:
+            told = str(error)
+        assert "neither targets nor labels" in told

@@ -1,0 +1,64 @@
+"""The suites find what they are there to find."""
+
+import pytest
+from torch import Tensor
+
+from limbeck.objectives import Objective, SoftKD, StudentOut, Targets
+from limbeck.students import Student
+from limbeck.testing import ObjectiveSuite
+from tests.conformance.test_students import make, rows_of
+
+
+class Centred(Objective):
+    """Wrong on purpose: what a row costs depends on its neighbours, and half precision stays."""
+
+    name = "centred"
+
+    def fit(self, answers, evidence):
+        return self
+
+    def targets(self, answers):
+        return Targets({"teacher_probs": answers.probs})
+
+    def loss(self, out: StudentOut, targets: Targets | None, labels: Tensor | None) -> Tensor:
+        if targets is None:
+            return self.label_loss(out, labels)
+        return ((out.outputs - out.outputs.mean(0)) ** 2).sum(1)
+
+
+class SuiteOf(ObjectiveSuite):
+    def __init__(self, made):
+        self.made = made
+
+    def make(self):
+        return self.made()
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        ObjectiveSuite.test_a_row_of_a_batch_costs_what_it_costs_alone,
+        ObjectiveSuite.test_half_precision_outputs_give_a_float32_loss,
+    ],
+)
+def test_a_loss_that_breaks_the_rules_fails(test):
+    test(SuiteOf(SoftKD))
+    with pytest.raises(AssertionError):
+        test(SuiteOf(Centred))
+
+
+def test_a_student_that_looks_at_its_neighbours_fails():
+    from limbeck.testing import StudentSuite
+
+    class Suite(StudentSuite):
+        def make(self, seed: int = 0) -> Student:
+            student = make("tabular", seed)
+            embed = student.module.embed
+            student.module.embed = lambda inputs: embed(inputs) - embed(inputs).mean(0)
+            return student
+
+        def rows(self):
+            return rows_of("tabular")
+
+    with pytest.raises(AssertionError):
+        Suite().test_a_batch_of_one_gives_what_a_batch_of_all_gives()
