@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from limbeck.data import DataConfig, Dataset, Schema, as_batch, content_ids, looks, prepare
+from limbeck.data import DataConfig, Dataset, Schema, as_batch, content_ids, prepare, workers
 from limbeck.data.cells import MOST_FILE_BYTES
 from limbeck.data.images import netpbm
 from limbeck.data.pieces import PIECE_BYTES, pieces
@@ -322,8 +322,8 @@ def test_workers_find_what_this_process_finds(tmp_path, monkeypatch):
     (pool / "029.png").write_bytes(b"junk")
     labelled = class_folder(tmp_path / "pets")
     alone = prepare(DataConfig(labelled=labelled, pool=pool), tmp_path / "a", 0)
-    monkeypatch.setattr(looks, "ALONE_SECONDS", 0.0)
-    monkeypatch.setattr(looks, "worker_count", lambda: 2)
+    monkeypatch.setattr(workers, "ALONE_SECONDS", 0.0)
+    monkeypatch.setattr(workers, "worker_count", lambda: 2)
     monkeypatch.setattr("limbeck.data.cells.pieces", lambda sizes: pieces(sizes, 500))
     together = prepare(DataConfig(labelled=labelled, pool=pool), tmp_path / "b", 0)
     assert (together.notes, together.found) == (alone.notes, alone.found)

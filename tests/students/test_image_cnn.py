@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from limbeck.data import images
+from limbeck.data import images, pixels, workers
+from limbeck.data.pieces import pieces
 from limbeck.data.schema import Schema
 from limbeck.errors import ConfigError, DataError
 from limbeck.students import (
@@ -16,9 +17,9 @@ from limbeck.students import (
     ImageCnnEncoder,
     build,
     default_kind,
+    image_cnn,
     large_settings,
     pad_rows,
-    pixels,
 )
 from limbeck.students.image_cnn import halvings
 from limbeck.students.sampling import spaced
@@ -248,6 +249,23 @@ def test_what_pillow_only_warns_of_is_no_warning_of_ours():
         Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
     encoder = fit([buffer.getvalue()])
     encoder.encode(file)
+
+
+def test_many_images_are_decoded_by_workers_as_they_are_here_piece_by_piece(monkeypatch):
+    sizes = RNG.integers(5, 40, 23)
+    rows = column([png(RNG.integers(0, 256, (s, s, 3), dtype=np.uint8)) for s in sizes])
+    encoder = ImageCnnEncoder.fit([rows], SCHEMA, ImageCnnConfig(size=16))
+    expected = encoder.encode(rows)
+    monkeypatch.setattr(workers, "ALONE_SECONDS", 0.0)
+    monkeypatch.setattr(workers, "worker_count", lambda: 2)
+    monkeypatch.setattr(image_cnn, "pieces", lambda sizes: pieces(sizes, 3_000))
+    parts = list(encoder.encode_all([rows.slice(0, 9), rows.slice(9, 0), rows.slice(9)]))
+    assert [len(part) for part in parts] == [9, 0, 14]
+    assert np.array_equal(np.concatenate([part.values for part in parts]), expected.values)
+    assert np.array_equal(np.concatenate([part.lengths for part in parts]), expected.lengths)
+    spoilt = column([*rows.column("photo").to_pylist(), b"junk"])
+    with pytest.raises(DataError, match="an image of the column 'photo' cannot be used"):
+        list(encoder.encode_all([spoilt]))
 
 
 def test_what_is_refused_here_is_refused_when_data_are_read():

@@ -165,3 +165,18 @@ def test_memory_does_not_grow_with_the_pool(tmp_path):
     assert path.stat().st_size > 10e6
     assert grown < 12e6  # 8 bytes a row, three times over while it is built, and one batch
     assert np.median(times) < 5e-3  # a wide bound: 0.3 ms is usual
+
+
+def test_a_row_that_is_refused_is_named_and_nothing_is_written(tmp_path, monkeypatch):
+    enc, honest = encoder(), TextBagEncoder.encode
+
+    def spoilt(self, rows):
+        if "word 7" in rows.column(0).to_pylist():
+            raise DataError("no such word")
+        return honest(self, rows)
+
+    monkeypatch.setattr(TextBagEncoder, "encode", spoilt)
+    texts = [f"word {i}" for i in range(12)]
+    with pytest.raises(DataError, match="row 7: no such word"):
+        EncodedStore.build(enc, batches(texts), tmp_path / "x.bin", rows=12)
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,6 @@
 """Images as the bytes of their files: whether one can be used, and what is in it.
 
-Only Pillow is needed here, so that a worker process is ready at once.
+Only Pillow and numpy are needed here, so that a worker process is ready at once.
 """
 
 import warnings
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from limbeck.data import pixels
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -18,13 +20,9 @@ ENDINGS = (
     ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm",
 )  # fmt: skip
 """File endings that are taken for images, in lower case."""
-# A closed list: some of Pillow's other readers start outside programs on what they are given.
-FORMATS = ("PPM", "PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
-"""Pillow's names of the formats that are read, whatever a file is called."""
-MOST_PIXELS = 64_000_000
-"""Most pixels of an image. Decoded, one of this size fills 256 MB."""
-UNREAD_MODES = ("F", "LAB")
-"""Pillow's names of colours that have no certain meaning in 8 bits."""
+# What is read here is what students read.
+FORMATS, MOST_PIXELS = pixels.FORMATS, pixels.MOST_PIXELS
+UNREAD_MODES = pixels.UNREAD_MODES
 _AS_PNG = ("1", "LA", "P", "RGBA", "I;16")
 
 

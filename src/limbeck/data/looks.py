@@ -1,6 +1,5 @@
 """Look at every image once before anything is spent: what cannot be used is found here."""
 
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +10,7 @@ import pyarrow.compute as pc
 
 from limbeck.data.cells import BYTES, fault_of
 from limbeck.data.images import Look, look_at_all
-from limbeck.data.workers import ordered_map, worker_count
-
-ALONE_SECONDS = 1.0
-"""Decoding that this process does alone, before it is worth starting workers: about 30,000 images
-of 28 x 28 pixels, or 120 photographs of 2 megapixels."""
+from limbeck.data.workers import map_with_help
 
 
 @dataclass(slots=True)
@@ -94,22 +89,10 @@ def looked_at(
             yield [data for column in cells for data in column.to_pylist()]
 
     first = 0
-    for looks in _decoded(images()):
+    for looks in map_with_help(look_at_all, images()):
         batch = waiting.popleft()
         yield _judged(batch, names, looks, seen, where, first)
         first += batch.num_rows
-
-
-def _decoded(items: Iterator[list[bytes | None]]) -> Iterator[list[Look]]:
-    busy = 0.0
-    for item in items:
-        begin = time.perf_counter()
-        looks = look_at_all(item)
-        busy += time.perf_counter() - begin
-        yield looks
-        if busy > ALONE_SECONDS:
-            break
-    yield from ordered_map(look_at_all, items, workers=worker_count())
 
 
 def _judged(

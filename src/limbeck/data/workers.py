@@ -11,6 +11,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import cycle, islice
@@ -22,6 +23,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MOST_WORKERS = 8
+ALONE_SECONDS = 1.0
+"""Work that this process does alone, before it is worth starting others: decoding about 30,000
+images of 28 x 28 pixels, or 120 photographs of 2 megapixels."""
 _BOOT = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
     "from limbeck.data.workers import serve; serve()"
@@ -78,6 +82,30 @@ def ordered_map(
             yield result
     finally:
         _end(processes)
+
+
+def map_with_help(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """The same, in this process for a second and then in as many workers as there are cores.
+
+    Args:
+        function, items: As for `ordered_map`.
+
+    Yields:
+        One result an item, in the order of the items.
+
+    Raises:
+        LimbeckError: a worker was killed. What the function raises is raised here.
+    """
+    rest = iter(items)
+    busy = 0.0
+    for item in rest:
+        begin = time.perf_counter()
+        result = function(item)
+        busy += time.perf_counter() - begin
+        yield result
+        if busy > ALONE_SECONDS:
+            break
+    yield from ordered_map(function, rest, workers=worker_count())
 
 
 def serve() -> None:

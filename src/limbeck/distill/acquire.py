@@ -35,6 +35,7 @@ from limbeck.storage import atomic_path, write_text
 from limbeck.teachers import Money, Teacher
 
 SELECTION = "pool.parquet"
+TO_ENCODE = "encoded.parquet"
 _LOOK_SECONDS = 5.0
 _FIRST_LOOK_SECONDS = 0.2
 """Between two estimates of the rest, and between attempts at the first one."""
@@ -114,15 +115,26 @@ def acquire(
     ledger: Ledger,
     folder: RunFolder,
     run_id: str,
+    *,
+    asked: Questions | None = None,
+    within: NDArray[np.int64] | None = None,
 ) -> Acquired:
     """Buy what the run needs, and nothing that the ledger holds.
+
+    Args:
+        config, splits, teacher, ledger, folder: Of the run.
+        run_id: The run's name in the ledger.
+        asked: `questions(splits, teacher)`, where it is known already.
+        within: Pool rows that may be chosen, int64; None for all.
 
     Raises:
         ConfigError: the budget is too small, or the teacher knows other classes.
         TeacherError: no validation row or no pool row was answered.
         BudgetError: the budget was spent before the pool was reached.
     """
-    bought = buy_answers(config, splits, teacher, ledger, folder, run_id)
+    bought = buy_answers(
+        config, splits, teacher, ledger, folder, run_id, asked=asked, within=within
+    )
     book, asked, spending = bought.book, bought.asked, bought.spending
     validation_rows, rows = bought.validation_rows, bought.pool_rows
     if spending.unknown:
@@ -157,14 +169,20 @@ def buy_answers(
     ledger: Ledger,
     folder: RunFolder,
     run_id: str,
+    *,
+    asked: Questions | None = None,
+    within: NDArray[np.int64] | None = None,
 ) -> Purchased:
     """Buy answers on validation, test and pool, in this order, and read none of them.
+
+    Args:
+        config, splits, teacher, ledger, folder, run_id, asked, within: As for `acquire`.
 
     Raises:
         ConfigError, TeacherError, BudgetError: as `acquire`.
     """
     assert splits.pool is not None
-    asked = questions(splits, teacher)
+    asked = asked or questions(splits, teacher)
     book = AnswerBook(ledger, teacher.fingerprint)
     buyer = _Buyer(config, teacher, ledger, folder, run_id)
     if not buyer.started():
@@ -173,7 +191,7 @@ def buy_answers(
     tallies = [buyer.buy("validation", splits.validation, np.arange(len(splits.validation)))]
     if config.ask_test:
         tallies.append(buyer.buy("test", splits.test, np.arange(len(splits.test))))
-    rows = _selected(config, asked.pool, book, buyer, folder)
+    rows = _selected(config, asked.pool, book, buyer, folder, within)
     tallies.append(buyer.buy("pool", splits.pool, rows))
     validation_rows = np.flatnonzero(book.known(asked.validation))
     rows = rows[book.known(asked.pool[rows])]
@@ -343,6 +361,61 @@ def write_selection(folder: RunFolder, rows: NDArray[np.int64], share: float) ->
         pq.write_table(table, temporary)
 
 
+def check_spending(
+    config: DistillConfig,
+    splits: Splits,
+    teacher: Teacher | None,
+    asked: Questions,
+    ledger: Ledger,
+) -> None:
+    """Refuse a budget that does not reach the pool, for a run that has not spent anything.
+
+    Raises:
+        ConfigError: the budget in answers or in money is too small.
+    """
+    if teacher is None:
+        check_budget(config, asked, None)
+        return
+    book = AnswerBook(ledger, teacher.fingerprint)
+    check_budget(config, asked, book)
+    check_money(config, splits, teacher, asked, book)
+
+
+def rows_to_encode(
+    config: DistillConfig,
+    asked: Questions,
+    teacher: Teacher | None,
+    ledger: Ledger,
+    folder: RunFolder,
+) -> NDArray[np.int64]:
+    """Pool rows that the run may come to ask about, ascending; no other is ever chosen.
+
+    They are those that the budget would reach if validation and test cost nothing: a longer
+    beginning of the same random order. They are written down, so that a resumed run, whose ledger
+    knows more, has the same ones; unless its budget was raised meanwhile.
+    """
+    path, kept = folder.selections / TO_ENCODE, read_selection(folder)
+    if folder.claimed and path.exists():
+        table = pq.read_table(path)
+        rows: NDArray[np.int64] = table.column("row").to_numpy()
+        same = table.schema.metadata[b"budget"] == str(config.budget).encode()
+        if same if kept is None else np.isin(kept, rows).all():
+            return rows
+    if kept is not None:
+        return kept
+    if config.teacher.kind == "fit":
+        # Its answers cost nothing, and which of them are known shows when it is trained.
+        rows = np.sort(distinct(asked.pool)[0]).astype(np.int64)
+    else:
+        assert teacher is not None
+        book = AnswerBook(ledger, teacher.fingerprint)
+        rows, _ = _draw(asked.pool, book.known, config.budget, config.seed)
+    with atomic_path(path) as temporary:
+        table = pa.table({"row": rows}).replace_schema_metadata({"budget": str(config.budget)})
+        pq.write_table(table, temporary)
+    return rows
+
+
 def draw_as_if_new(config: DistillConfig, asked: Questions) -> tuple[NDArray[np.int64], float]:
     """Draw pool rows for the whole budget as if the ledger were empty.
 
@@ -369,12 +442,18 @@ def _selected(
     book: AnswerBook,
     buyer: _Buyer,
     folder: RunFolder,
+    within: NDArray[np.int64] | None,
 ) -> NDArray[np.int64]:
     """Pool rows to ask about, ascending; drawn once and read back ever after."""
     kept = read_selection(folder)
     if kept is not None:
         return kept
     rows, share = _draw(ids, book.known, buyer.left(), config.seed)
+    if within is not None:
+        # More only where another run has bought answers meanwhile. What is left is the shorter of
+        # two beginnings of one random order, so it is as uniform a sample.
+        share *= np.isin(rows, within).mean()
+        rows = rows[np.isin(rows, within)]
     write_selection(folder, rows, share)
     return rows
 

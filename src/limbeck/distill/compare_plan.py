@@ -16,17 +16,19 @@ from limbeck.data import Splits, distinct
 from limbeck.distill.acquire import draw_as_if_new, read_selection
 from limbeck.distill.compare_config import CompareConfig
 from limbeck.distill.config import DistillConfig
+from limbeck.distill.encoding import check_student, student_kind
 from limbeck.distill.estimate import Estimate, span
 from limbeck.distill.folder import RUN_FILE, Listener, RunFolder, ignore
-from limbeck.distill.plan import (
-    questions_of,
-    teacher_if_ready,
-    training_seconds,
-    worst_price,
-)
+from limbeck.distill.plan import training_seconds, worst_price
 from limbeck.distill.questions import AnswerBook, Questions, check_budget, unanswered
 from limbeck.distill.recipes import check_objectives, expand
-from limbeck.distill.run import check_student, check_validation, stage, steps_of, student_kind
+from limbeck.distill.run import (
+    check_validation,
+    questions_of,
+    stage,
+    steps_of,
+    teacher_if_ready,
+)
 from limbeck.errors import ConfigError
 from limbeck.ledger import SqliteLedger
 from limbeck.ledger.history import History

@@ -13,27 +13,19 @@ from numpy.typing import NDArray
 from limbeck.data import Splits, distinct
 from limbeck.distill.acquire import read_selection
 from limbeck.distill.config import DistillConfig
+from limbeck.distill.encoding import make_student, student_kind
 from limbeck.distill.estimate import Estimate, span
-from limbeck.distill.fit import is_trained, teacher_plan
+from limbeck.distill.fit import teacher_plan
 from limbeck.distill.folder import Listener, RunFolder, ignore
 from limbeck.distill.questions import (
     AnswerBook,
     Questions,
     check_budget,
     check_money,
-    content_questions,
-    questions,
     unanswered,
 )
 from limbeck.distill.recipes import check_objectives, expand
-from limbeck.distill.run import (
-    load_teacher,
-    make_student,
-    run_id,
-    stage,
-    steps_of,
-    student_kind,
-)
+from limbeck.distill.run import questions_of, run_id, stage, steps_of, teacher_if_ready
 from limbeck.ledger import SqliteLedger
 from limbeck.ledger.history import History
 from limbeck.objectives.base import StudentOut
@@ -162,18 +154,6 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
         seconds_high=high,
         free_bytes=shutil.disk_usage(config.out).free,
     )
-
-
-def teacher_if_ready(config: DistillConfig, splits: Splits, folder: RunFolder) -> Teacher | None:
-    """The teacher, or None where it has yet to be trained."""
-    if config.teacher.kind == "fit" and not is_trained(config, folder):
-        return None
-    return load_teacher(config, splits, folder)
-
-
-def questions_of(splits: Splits, teacher: Teacher | None) -> Questions:
-    """What the teacher would be asked; one that is yet to be trained sees all inputs."""
-    return content_questions(splits) if teacher is None else questions(splits, teacher)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ call resumes a run that was stopped at any moment, and does nothing twice.
 import hashlib
 import math
 import uuid
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,21 +17,17 @@ import torch
 from numpy.typing import NDArray
 
 from limbeck.answers import Answers
-from limbeck.data import Dataset, Splits, find_source, prepare, sample_rows
-from limbeck.distill.acquire import Acquired, acquire
+from limbeck.data import Splits, find_source, prepare, sample_rows
+from limbeck.distill.acquire import Acquired, acquire, check_spending, rows_to_encode
 from limbeck.distill.arms import ArmTrainer, Materials, choose
 from limbeck.distill.config import DecisionConfig, DistillConfig
 from limbeck.distill.decision import check_decision
+from limbeck.distill.encoding import EncodedRows, check_student, encode_rows
 from limbeck.distill.finish import finish
-from limbeck.distill.fit import fit_teacher
+from limbeck.distill.fit import fit_teacher, is_trained
 from limbeck.distill.folder import START, Listener, RunFolder, content_hash, ignore, settings_hash
-from limbeck.distill.job import Labelled
 from limbeck.distill.outcome import Outcome, read_outcome
-from limbeck.distill.questions import (
-    AnswerBook,
-    check_budget,
-    content_questions,
-)
+from limbeck.distill.questions import AnswerBook, Questions, content_questions, questions
 from limbeck.distill.recipes import check_objectives, expand, own_sources
 from limbeck.distill.trust import Trust, fit_trust
 from limbeck.distill.views import Subset
@@ -40,9 +35,9 @@ from limbeck.errors import ConfigError
 from limbeck.ledger import Ledger, SqliteLedger
 from limbeck.objectives.base import Objective, Targets
 from limbeck.storage import write_text
-from limbeck.students import Student, build, default_kind, find_kind, recommended_lr, settings_of
+from limbeck.students import Student
 from limbeck.students.base import Ragged
-from limbeck.students.store import EncodedStore, Store
+from limbeck.students.store import Store
 from limbeck.teachers import Teacher, candidate_columns
 from limbeck.teachers import build as build_teacher
 from limbeck.teachers.imports import importable
@@ -51,8 +46,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 LEAST_STEPS = 300
-TRIED_ROWS = 64
-"""Pool rows that a student is tried on before anything is spent."""
 
 __all__ = ["Outcome", "distill"]
 
@@ -101,17 +94,24 @@ def _way_of_a_row(
         check_student(config, splits)
         check_validation(config, splits)
         check_objectives(config, splits.schema.num_classes)
-        if config.teacher.kind == "fit" and not folder.claimed:
-            # Its questions are known before it is trained: refuse a small budget now, not then.
-            check_budget(config, content_questions(splits), None)
+        teacher = teacher_if_ready(config, splits, folder)
+        asked = questions_of(splits, teacher)
+        if not folder.claimed:
+            check_spending(config, splits, teacher, asked, ledger)
+        # The last thing that rows can be refused for; nothing is spent or trained before.
+        rows = rows_to_encode(config, asked, teacher, ledger, folder)
+        encoded = encode_rows(config, splits, rows, folder)
         folder.claim(config)
-    teacher = make_teacher(config, splits, folder, accelerator)
+    if teacher is None:
+        teacher = make_teacher(config, splits, folder, accelerator)
+        asked = questions_of(splits, teacher)
     with main_first():
-        acquired = acquire(config, splits, teacher, ledger, folder, run_id(folder))
+        acquired = acquire(
+            config, splits, teacher, ledger, folder, run_id(folder), asked=asked, within=rows
+        )
     trust = fit_trust(config, splits, acquired)
     folder.log("trust", trust.summary())
-    with main_first():
-        materials = prepare_materials(config, splits, acquired, trust, folder)
+    materials = prepare_materials(config, splits, encoded, acquired, trust)
     trainer = ArmTrainer(config, materials, folder, accelerator)
     arms = [trainer.train(name) for name in expand(config)]
     if accelerator.is_main_process:
@@ -155,6 +155,18 @@ def answer_columns(config: DistillConfig) -> tuple[str, ...]:
     return candidate_columns(names, label=config.teacher.label)
 
 
+def teacher_if_ready(config: DistillConfig, splits: Splits, folder: RunFolder) -> Teacher | None:
+    """The teacher, or None where it has yet to be trained."""
+    if config.teacher.kind == "fit" and not is_trained(config, folder):
+        return None
+    return load_teacher(config, splits, folder)
+
+
+def questions_of(splits: Splits, teacher: Teacher | None) -> Questions:
+    """What the teacher would be asked; one that is yet to be trained sees all inputs."""
+    return content_questions(splits) if teacher is None else questions(splits, teacher)
+
+
 def make_teacher(
     config: DistillConfig, splits: Splits, folder: RunFolder, accelerator: "Accelerator"
 ) -> Teacher:
@@ -171,42 +183,6 @@ def load_teacher(config: DistillConfig, splits: Splits, folder: RunFolder) -> Te
     if settings.kind == "fit":
         settings = replace(settings, kind="student", path=folder.teacher, members=1)
     return build_teacher(settings, splits.schema, config.code, names=splits.pool.table.schema.names)
-
-
-def student_kind(config: DistillConfig, splits: Splits) -> str:
-    """The configured kind of student, or the one that fits the columns."""
-    return config.student.kind or default_kind(splits.schema)
-
-
-def check_student(config: DistillConfig, splits: Splits) -> None:
-    """Refuse a student that cannot be built before anything is spent on its teacher.
-
-    Raises:
-        ConfigError: unknown kind or setting, columns that this kind does not read, or a network of
-            yours that cannot be used.
-        DataError: its `encode` cannot read the rows.
-        MissingExtraError: the kind needs an optional package.
-    """
-    kind = find_kind(student_kind(config, splits))
-    settings = settings_of(kind.name, config.student.settings)
-    if not any(getattr(splits.schema, group) for group in kind.reads):
-        raise ConfigError(
-            f"the student {kind.name} reads {' and '.join(kind.reads)} columns but the rows have "
-            f"none (inputs: {', '.join(splits.schema.inputs)}); use another kind, or name columns."
-        )
-    assert splits.pool is not None
-    rows = splits.pool.take(np.arange(min(TRIED_ROWS, len(splits.pool))))
-    with importable(config.code), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the student that is trained says it
-        made = build(
-            kind.name,
-            settings,
-            splits.schema,
-            [rows],
-            splits.schema.num_classes,
-            torch.Generator(),
-        )
-        made.encoder.encode(rows)
 
 
 def check_validation(config: DistillConfig, splits: Splits) -> None:
@@ -230,62 +206,27 @@ def steps_of(config: DistillConfig, pool_rows: int) -> int:
     return max(LEAST_STEPS, math.ceil(config.train.epochs * pool_rows / config.train.pool_batch))
 
 
-def make_student(config: DistillConfig, splits: Splits) -> tuple[Student, float]:
-    """A freshly initialised student and its peak learning rate."""
-    assert splits.pool is not None
-    kind = student_kind(config, splits)
-    settings = settings_of(kind, config.student.settings)
-    generator = torch.Generator().manual_seed(config.seed)
-    student = build(
-        kind,
-        settings,
-        splits.schema,
-        splits.pool.batches(8192),
-        splits.schema.num_classes,
-        generator,
-    )
-    return student, config.train.learning_rate or recommended_lr(settings)
-
-
 def prepare_materials(
-    config: DistillConfig, splits: Splits, acquired: Acquired, trust: Trust, folder: RunFolder
+    config: DistillConfig, splits: Splits, encoded: EncodedRows, acquired: Acquired, trust: Trust
 ) -> Materials:
-    """Encode every row that will be trained or measured on, once, into the run folder."""
-    assert splits.pool is not None
-    student, rate = make_student(config, splits)
-    folder.log("encode", f"encoding {len(acquired.pool_rows):,} pool rows for the student")
-
-    def encoded(name: str, rows: Dataset) -> Labelled:
-        assert rows.labels is not None
-        store = EncodedStore.build(
-            student.encoder,
-            rows.batches(4096),
-            folder.encoded / f"{name}.bin",
-            rows=len(rows),
-            source=content_hash(rows.content_ids),
-        )
-        return Labelled(store, torch.from_numpy(rows.labels.copy()))
-
-    pool = EncodedStore.build(
-        student.encoder,
-        (splits.pool.take(part) for part in _parts(acquired.pool_rows, 4096)),
-        folder.encoded / "pool.bin",
-        rows=len(acquired.pool_rows),
-        source=content_hash(splits.pool.content_ids[acquired.pool_rows]),
-    )
-    validation = encoded("validation", splits.validation)
+    """Bring encoded rows and answers together."""
+    student = encoded.student
+    places = np.searchsorted(encoded.pool_rows, acquired.pool_rows)
+    # Fewer than were encoded where some were not answered, or others were known meanwhile.
+    everything = len(places) == len(encoded.pool_rows)
+    pool: Store = encoded.pool if everything else Subset(encoded.pool, places)
     return Materials(
         student=student,
-        labelled=encoded("labelled", splits.labelled),
-        validation=validation,
-        evidence=Subset(validation.rows, acquired.validation_rows),
-        test=encoded("test", splits.test),
+        labelled=encoded.labelled,
+        validation=encoded.validation,
+        evidence=Subset(encoded.validation.rows, acquired.validation_rows),
+        test=encoded.test,
         pools=lambda objective: AnsweredPool(pool, acquired.book, acquired.pool_ids, objective),
         fit=lambda objective: objective.fit(
             acquired.book.batches(acquired.pool_ids), trust.evidence
         ),
         steps=steps_of(config, len(acquired.pool_rows)),
-        learning_rate=rate,
+        learning_rate=encoded.learning_rate,
         settings=settings_hash(
             _shaping(config),
             own_sources(config),
@@ -330,10 +271,6 @@ def _weights_hash(student: Student) -> str:
     """Hash of initial weights: a model folder or a network of the user's may have changed."""
     weights = {name: t.contiguous() for name, t in student.module.state_dict().items()}
     return hashlib.blake2b(safetensors.torch.save(weights), digest_size=16).hexdigest()
-
-
-def _parts(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def run_id(folder: RunFolder) -> str:

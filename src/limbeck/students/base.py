@@ -5,7 +5,7 @@ of features. So every kind can be cached, shuffled and collated by the same code
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -60,6 +60,10 @@ class Encoder(ABC):
     @abstractmethod
     def encode(self, rows: pa.RecordBatch) -> Ragged:
         """Encode rows, each on its own: a row's values do not depend on its neighbours."""
+
+    def encode_all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Ragged]:
+        """Encode a stream of batches, one result each, in order; a slow kind may use more cores."""
+        return map(self.encode, batches)
 
     @abstractmethod
     def collate(self, rows: Ragged) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ import inspect
 import math
 import os
 import warnings
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, Literal, Self, get_args
@@ -23,9 +24,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limbeck.data import pixels
+from limbeck.data.decoding import decode_rows
+from limbeck.data.pieces import pieces, row_bytes
 from limbeck.data.schema import Schema
+from limbeck.data.workers import map_with_help
 from limbeck.errors import ConfigError, DataError
-from limbeck.students import augment, pixels
+from limbeck.students import augment
 from limbeck.students.base import Encoder, Ragged, StudentModule, seeded_linear
 from limbeck.students.sampling import spaced
 
@@ -161,6 +166,36 @@ class ImageCnnEncoder(Encoder):
                 squares = [one(file) for file in files]
         values = np.stack(squares).reshape(-1) if squares else np.empty(0, dtype=np.uint8)
         return Ragged(values, np.full(len(files), size * size * channels, dtype=np.int64))
+
+    def encode_all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Ragged]:
+        """Decode batches, in worker processes where it takes long.
+
+        Raises:
+            DataError: a row is missing or cannot be decoded.
+        """
+        size, channels = self.config.size, self.config.channels
+        waiting: deque[int] = deque()
+
+        def work() -> Iterator[tuple[list[bytes | None], int, int]]:
+            for batch in batches:
+                files = batch.select([self.column])
+                # A batch of photographs can be gigabytes.
+                cut = list(pieces(row_bytes(files))) or [slice(0, 0)]
+                waiting.append(len(cut))
+                for piece in cut:
+                    part = files.column(0).slice(piece.start, piece.stop - piece.start)
+                    yield part.to_pylist(), size, channels
+
+        done: list[NDArray[np.uint8]] = []
+        try:
+            for squares in map_with_help(decode_rows, work()):
+                done.append(squares)
+                if len(done) == waiting[0]:
+                    waiting.popleft()
+                    whole, done = np.concatenate(done), []
+                    yield Ragged(whole.reshape(-1), np.full(len(whole), whole.shape[1], np.int64))
+        except ValueError as error:
+            raise _refusal(error, self.column) from error
 
     def collate(self, rows: Ragged) -> dict[str, Tensor]:
         """Give `images` uint8 (B, channels, size, size), channels last in memory."""

@@ -13,7 +13,8 @@ import json
 import os
 import struct
 import weakref
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -101,6 +102,7 @@ class EncodedStore:
         *,
         rows: int,
         source: str = "",
+        name: Callable[[int], str] = "row {:,}".format,
     ) -> Self:
         """Encode all rows into `path`; a finished file of the same rows is used as it is.
 
@@ -110,14 +112,16 @@ class EncodedStore:
             path: Where the file is, or goes.
             rows: Rows that `batches` holds.
             source: Names the rows' content (a hash of their ids, say), part of the identity.
+            name: How messages call the row at a position of `batches`.
 
         Raises:
+            DataError: the encoder refuses a row; nothing is written then.
             DataError: `batches` holds another number of rows than `rows`.
             StorageError: the disk is full or read-only; `path` is as it was.
         """
         identity = {"encoder": _config_hash(encoder), "rows": rows, "source": source}
         if (begin := _read_index(path, identity)) is None:
-            begin = _write(encoder, batches, path, identity)
+            begin = _write(encoder, batches, path, identity, name)
         return cls(path, encoder.dtype, begin)
 
     def __len__(self) -> int:
@@ -167,12 +171,15 @@ def _config_hash(encoder: Encoder) -> str:
 
 
 def _write(
-    encoder: Encoder, batches: Iterable[pa.RecordBatch], path: Path, identity: dict[str, object]
+    encoder: Encoder,
+    batches: Iterable[pa.RecordBatch],
+    path: Path,
+    identity: dict[str, object],
+    name: Callable[[int], str],
 ) -> NDArray[np.int64]:
     lengths = [np.empty(0, dtype=np.int64)]
     with atomic_file(path) as file:
-        for batch in batches:
-            part = encoder.encode(batch)
+        for part in _encoded(encoder, batches, name):
             file.write(part.values.tobytes())
             lengths.append(part.lengths)
         begin = _begins(np.concatenate(lengths))
@@ -185,6 +192,42 @@ def _write(
         footer = json.dumps(identity).encode()
         file.write(footer + _TAIL.pack(len(footer), _MAGIC))
     return begin
+
+
+def _encoded(
+    encoder: Encoder, batches: Iterable[pa.RecordBatch], name: Callable[[int], str]
+) -> Iterator[Ragged]:
+    """Encode batches in order; where a row is refused, the error names it."""
+    waiting: deque[pa.RecordBatch] = deque()
+
+    def remembered() -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            waiting.append(batch)
+            yield batch
+
+    done = 0
+    try:
+        for part in encoder.encode_all(remembered()):
+            waiting.popleft()
+            done += len(part)
+            yield part
+    except DataError as error:
+        if not waiting:
+            raise
+        row, reason = _first_refused(encoder, waiting[0], error)
+        raise DataError(f"{name(done + row)}: {reason}") from error
+
+
+def _first_refused(
+    encoder: Encoder, batch: pa.RecordBatch, error: DataError
+) -> tuple[int, DataError]:
+    """Which row of a batch cannot be encoded, and why; the first where no row alone is refused."""
+    for row in range(batch.num_rows):
+        try:
+            encoder.encode(batch.slice(row, 1))
+        except DataError as own:
+            return row, own
+    return 0, error
 
 
 def _read_index(path: Path, identity: dict[str, object]) -> NDArray[np.int64] | None:

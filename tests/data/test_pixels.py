@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from limbeck.students.pixels import decode
+from limbeck.data.pixels import decode
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
