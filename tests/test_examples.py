@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 TESTED = {
     *("own_loop.py", "hf_trainer.py", "slam_against_kd.py"),
     *("distill_reviews.py", "distill_images.py", "make_table_files.py", "run_table.toml"),
+    *("ask_people.py", "huggingface_teacher.py"),
 }
 
 
@@ -80,6 +81,33 @@ def test_images_in_folders_give_a_student_that_reads_files(tmp_path: Path) -> No
     student, photos = tmp_path / "run/student", sorted((tmp_path / "test/7").glob("*.png"))[:3]
     alone = run(student / "example.py", *photos)
     assert alone.count('"class": ') == 3
+
+
+def rate(said: str, name: str) -> float:
+    """Accuracy of a line of the table, in per cent."""
+    found = re.search(f"^{name} +([0-9.]+)%", said, re.MULTILINE)
+    assert found, said
+    return float(found[1])
+
+
+def test_people_are_asked_told_of_and_learnt_from(tmp_path: Path) -> None:
+    said = run(EXAMPLES / "ask_people.py", tmp_path)
+    orders = re.findall(
+        r"^\d+\.csv: (\d+) answers, (\d+) not sure, ([0-9.]+) USD", said, re.MULTILINE
+    )
+    counts = [(int(answers), int(unsure)) for answers, unsure, _ in orders]
+    assert [sum(pair) for pair in counts] == [250, 250, 100]  # the budget, and not one more
+    for (answers, _), (*_, price) in zip(counts, orders, strict=True):
+        assert float(price) == pytest.approx(0.04 * answers)
+    assert "limbeck ask" in said
+    assert rate(said, "Hard distillation") > rate(said, "Labels only") + 3
+
+
+def test_a_model_folder_made_on_the_spot_teaches(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="needs the extra text")
+    said = run(EXAMPLES / "huggingface_teacher.py", tmp_path)
+    assert rate(said, "Soft distillation") > rate(said, "Labels only") + 5
+    assert rate(said, "Teacher") > 90
 
 
 def test_the_run_file_with_answers_in_a_table_runs(tmp_path: Path) -> None:

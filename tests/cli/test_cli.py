@@ -45,12 +45,22 @@ def test_help_names_every_command(capsys):
     assert code == 0
     assert all(
         f" {name} " in out
-        for name in ("demo", "plan", "label", "distill", "compare", "predict", "doctor")
+        for name in (
+            "demo",
+            "plan",
+            "label",
+            "ask",
+            "tell",
+            "distill",
+            "compare",
+            "predict",
+            "doctor",
+        )
     )
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "plan", "label", "distill", "compare", "predict", "doctor"]
+    "command", ["demo", "plan", "label", "ask", "tell", "distill", "compare", "predict", "doctor"]
 )
 def test_every_command_has_help(capsys, command):
     code, out, _ = limbeck(capsys, command, "--help")

@@ -23,7 +23,8 @@ from limbeck.engines.questions import batch_ids
 from limbeck.errors import ConfigError
 from limbeck.students import build as build_student
 from limbeck.students import save
-from limbeck.teachers import TEACHERS, Money, Teacher, TeacherConfig, build
+from limbeck.teachers import TEACHERS, HumanTeacher, Money, Replies, Teacher, TeacherConfig, build
+from limbeck.teachers.human import replies_of
 from tests.teachers import tiny_models
 
 SCHEMA = Schema(("text",), ("size",), (), None, ("no", "maybe", "yes"))
@@ -117,6 +118,10 @@ def huggingface(folder: Path, other: int) -> TeacherConfig:
     return TeacherConfig(kind="huggingface", path=path, columns=("text",))
 
 
+def human(folder: Path, other: int) -> TeacherConfig:
+    return TeacherConfig(kind="human", question=("Which?", "Which, please?")[other])
+
+
 def simulated(folder: Path, other: int) -> TeacherConfig:
     config = table(folder, 0)
     return replace(config, kind="simulated", error_rate=0.5, noise_seed=other)
@@ -136,6 +141,7 @@ MATERIALS: dict[str, Callable[[Path, int], TeacherConfig]] = {
     "student": student,
     "student, of members": members,
     "huggingface": huggingface,
+    "human": human,
     "simulated": simulated,
 }
 """Writes a teacher into a folder, one of two that answer differently; gives its settings. A comma
@@ -153,8 +159,18 @@ def teacher_of(
     return build(config, schema, Path(), names=rows().schema.names)
 
 
-def ask(teacher: Teacher, batch: pa.RecordBatch) -> Answers:
-    answers, ok = teacher.parse(teacher.ask(batch_ids(batch, teacher), batch))
+def replies(kind: str, teacher: Teacher, batch: pa.RecordBatch) -> Replies:
+    """What comes back from a teacher; people, whom nobody waits for, have voted."""
+    ids = batch_ids(batch, teacher)
+    if kind != "human":
+        return teacher.ask(ids, batch)
+    assert isinstance(teacher, HumanTeacher)
+    first = "no" if "please" in teacher.question else "maybe"
+    return replies_of(ids, [{first: 1 + int(x > 0), "yes": 1} for x in batch["size"].to_pylist()])
+
+
+def ask(kind: str, teacher: Teacher, batch: pa.RecordBatch) -> Answers:
+    answers, ok = teacher.parse(replies(kind, teacher, batch))
     assert ok.tolist() == [True] * batch.num_rows
     return answers
 
@@ -187,23 +203,23 @@ def test_answers_are_probabilities_of_every_row(kind, tmp_path) -> None:
     assert isinstance(teacher, Teacher)
     assert teacher.max_in_flight >= 1
     batch = rows()
-    answers = ask(teacher, batch)  # refuses what is no probability
+    answers = ask(kind, teacher, batch)  # refuses what is no probability
     assert answers.probs.shape == (ROWS, 3)
     assert np.array_equal(answers.ids, batch_ids(batch, teacher))
-    other = ask(teacher_of(kind, tmp_path, other=1), batch)
+    other = ask(kind, teacher_of(kind, tmp_path, other=1), batch)
     assert not torch.allclose(answers.probs, other.probs)
 
 
 @each_kind
 def test_no_rows_give_no_answers(kind, tmp_path) -> None:
-    assert ask(teacher_of(kind, tmp_path), rows().slice(0, 0)).probs.shape == (0, 3)
+    assert ask(kind, teacher_of(kind, tmp_path), rows().slice(0, 0)).probs.shape == (0, 3)
 
 
 @each_kind
 def test_rows_asked_in_parts_are_answered_as_at_once(kind, tmp_path) -> None:
     teacher, batch = teacher_of(kind, tmp_path), rows()
-    whole = ask(teacher, batch)
-    parts = [ask(teacher, batch.slice(start, 4)) for start in range(0, ROWS, 4)]
+    whole = ask(kind, teacher, batch)
+    parts = [ask(kind, teacher, batch.slice(start, 4)) for start in range(0, ROWS, 4)]
     torch.testing.assert_close(torch.cat([part.probs for part in parts]), whole.probs)
     assert all((part.spread is None) == (whole.spread is None) for part in parts)
     if whole.embeddings is not None:
@@ -214,14 +230,14 @@ def test_rows_asked_in_parts_are_answered_as_at_once(kind, tmp_path) -> None:
 @each_kind
 def test_parsing_is_pure(kind, tmp_path) -> None:
     teacher, batch = teacher_of(kind, tmp_path), rows()
-    replies = teacher.ask(batch_ids(batch, teacher), batch)
-    raw = list(replies.raw)
-    first, _ = teacher.parse(replies)
-    again, _ = teacher.parse(replies)
-    assert list(replies.raw) == raw
+    came = replies(kind, teacher, batch)
+    raw = list(came.raw)
+    first, _ = teacher.parse(came)
+    again, _ = teacher.parse(came)
+    assert list(came.raw) == raw
     assert torch.equal(first.probs, again.probs)
     # Another process, that has asked nothing, reads the same.
-    fresh, _ = teacher_of(kind, tmp_path).parse(replies)
+    fresh, _ = teacher_of(kind, tmp_path).parse(came)
     assert torch.equal(first.probs, fresh.probs)
 
 
@@ -232,8 +248,8 @@ def test_another_order_of_classes_gives_the_same_answers_in_that_order(kind, tmp
         config = replace(config, classes=SCHEMA.classes)  # their default is the task's order
     batch, turned = rows(), replace(SCHEMA, classes=("yes", "no", "maybe"))
     names = batch.schema.names
-    plain = ask(build(config, SCHEMA, Path(), names=names), batch)
-    moved = ask(build(config, turned, Path(), names=names), batch)
+    plain = ask(kind, build(config, SCHEMA, Path(), names=names), batch)
+    moved = ask(kind, build(config, turned, Path(), names=names), batch)
     assert torch.equal(moved.probs, plain.probs[:, [2, 0, 1]])
     if plain.spread is not None:
         assert torch.equal(moved.spread, plain.spread[:, [2, 0, 1]])

@@ -64,6 +64,7 @@ def build_app() -> "App":
     from limbeck.cli.distill import distill, plan
     from limbeck.cli.doctor import doctor
     from limbeck.cli.label import label
+    from limbeck.cli.people import ask, tell
     from limbeck.cli.predict import predict
 
     app = App(
@@ -74,7 +75,7 @@ def build_app() -> "App":
         result_action="return_value",
         help_format="plaintext",
     )
-    for command in (demo, plan, label, distill, compare, predict, doctor):
+    for command in (demo, plan, label, ask, tell, distill, compare, predict, doctor):
         app.command(command)
     return app
 

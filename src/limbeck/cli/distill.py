@@ -115,7 +115,7 @@ def distill(
         _show_plan(made, json)
         return 0
     say(made.text())
-    if made.price.micros > 0 and not yes:
+    if made.price.micros > 0 and not yes and made.spends:
         agree(made.expected.question)
     with Monitor(quiet=json) as monitor:
         outcome = run_distill(config, monitor)

@@ -60,7 +60,7 @@ def label(
         give(made.to_dict()) if json else print(made.text())
         return 0
     say(made.text())
-    if made.price.micros > 0 and not yes:
+    if made.price.micros > 0 and not yes and made.spends:
         agree(made.expected.question)
     with Monitor(quiet=json) as monitor:
         found = run_label(config, monitor, answers=answers)

@@ -29,13 +29,15 @@ from limbeck.distill.questions import (
     worst_money,
 )
 from limbeck.engines import ask_about, purchase
-from limbeck.errors import BudgetError, TeacherError
+from limbeck.errors import BudgetError, ConfigError, TeacherError
 from limbeck.ledger import Budget, Ledger, Spending
 from limbeck.storage import atomic_path, write_text
 from limbeck.teachers import Money, Teacher
 
 SELECTION = "pool.parquet"
 TO_ENCODE = "encoded.parquet"
+HUMAN = "human"
+"""The kind of teacher that is asked in files, before and beside a run."""
 _LOOK_SECONDS = 5.0
 _FIRST_LOOK_SECONDS = 0.2
 """Between two estimates of the rest, and between attempts at the first one."""
@@ -191,7 +193,7 @@ def buy_answers(
     tallies = [buyer.buy("validation", splits.validation, np.arange(len(splits.validation)))]
     if config.ask_test:
         tallies.append(buyer.buy("test", splits.test, np.arange(len(splits.test))))
-    rows = _selected(config, asked.pool, book, buyer, folder, within)
+    rows = choose_pool(config, asked.pool, book, folder, left=buyer.left(), within=within)
     tallies.append(buyer.buy("pool", splits.pool, rows))
     validation_rows = np.flatnonzero(book.known(asked.validation))
     rows = rows[book.known(asked.pool[rows])]
@@ -220,6 +222,7 @@ class _Buyer:
     ) -> None:
         money = Money(round(config.money * 1e6), config.teacher.currency) if config.money else None
         self._budget = Budget(config.budget, money)
+        self._waits = config.teacher.kind == HUMAN
         self._teacher = teacher
         self._ledger = ledger
         self._folder = folder
@@ -242,6 +245,8 @@ class _Buyer:
 
         Otherwise a resumed run would learn from other rows than the one that was stopped.
         """
+        if self._waits:
+            return self._told_by_people(split, rows, positions)
         ended = self._folder.selections / f"{split}.bought"
         if ended.exists():
             return self._as_it_stands(split, rows, positions)
@@ -293,6 +298,36 @@ class _Buyer:
             failed=report.failed,
             seconds=time.perf_counter() - began,
         )
+
+    def _told_by_people(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> Tally:
+        """The tally of what people have answered; a pool may be answered in part.
+
+        Raises:
+            ConfigError: they have more to answer first.
+            BudgetError: so it is, but the budget holds no more questions.
+        """
+        ids = ask_about(self._teacher, rows, positions)
+        first, _ = distinct(ids)
+        known = self._ledger.known(self._teacher.fingerprint, ids[first])
+        failed = contains(self._ledger.failed(self._run, self._teacher.fingerprint), ids[first])
+        missing = int((~known & ~failed).sum())
+        if missing and (split != "pool" or not known.any()):
+            spending = self._ledger.spent(self._run)
+            waits = f"{missing:,} of {len(first):,} {split} questions have no answer of people yet"
+            if self.left() < 1 and not spending.reserved:
+                raise BudgetError(
+                    f"{waits}, and the budget ({self._limit()}) is spent; raise it, then write "
+                    f"them into a file with `limbeck ask`."
+                )
+            raise ConfigError(
+                f"{waits} ({spending.reserved:,} questions are out with people in all); write them "
+                f"into a file with `limbeck ask`, have it filled in, read it back with `limbeck "
+                f"tell`, and run the same command again."
+            )
+        self._folder.log(
+            "answers", f"{split}: people have answered {int(known.sum()):,} of {len(first):,}"
+        )
+        return self._as_it_stands(split, rows, positions)
 
     def _as_it_stands(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> Tally:
         """The tally of a purchase that has ended before: all there is comes from the ledger."""
@@ -436,19 +471,32 @@ def draw_as_if_new(config: DistillConfig, asked: Questions) -> tuple[NDArray[np.
     return _draw(asked.pool, lambda ids: contains(first, ids), left, config.seed)
 
 
-def _selected(
+def choose_pool(
     config: DistillConfig,
     ids: NDArray[np.uint8],
     book: AnswerBook,
-    buyer: _Buyer,
     folder: RunFolder,
-    within: NDArray[np.int64] | None,
+    *,
+    left: int,
+    within: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """Pool rows to ask about, ascending; drawn once and read back ever after."""
+    """Choose pool rows to ask about; drawn once and read back ever after.
+
+    Args:
+        config: The seed.
+        ids: Questions of all pool rows, uint8, shape (n, 16).
+        book: Tells which are answered already.
+        folder: Where the choice is written down.
+        left: Answers that may still be bought for the pool.
+        within: Rows to choose from, int64. Default: all.
+
+    Returns:
+        Positions in the pool, int64, ascending.
+    """
     kept = read_selection(folder)
     if kept is not None:
         return kept
-    rows, share = _draw(ids, book.known, buyer.left(), config.seed)
+    rows, share = _draw(ids, book.known, left, config.seed)
     if within is not None:
         # More only where another run has bought answers meanwhile. What is left is the shorter of
         # two beginnings of one random order, so it is as uniform a sample.

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from limbeck.data import Splits, distinct
-from limbeck.distill.acquire import read_selection
+from limbeck.distill.acquire import HUMAN, read_selection
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.encoding import make_student, student_kind
 from limbeck.distill.estimate import Estimate, span
@@ -26,7 +26,6 @@ from limbeck.distill.questions import (
 )
 from limbeck.distill.recipes import check_objectives, expand
 from limbeck.distill.run import questions_of, run_id, stage, steps_of, teacher_if_ready
-from limbeck.distill.teacher import check_engine
 from limbeck.ledger import SqliteLedger
 from limbeck.ledger.history import History
 from limbeck.objectives.base import StudentOut
@@ -77,6 +76,11 @@ class Plan:
     seconds_high: float
     free_bytes: int
 
+    @property
+    def spends(self) -> bool:
+        """Whether the run itself buys answers; those of people are ordered by `limbeck ask`."""
+        return self.teacher != HUMAN
+
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values."""
         return {**asdict(self), "out": str(self.out), "ledger": str(self.ledger)}
@@ -126,7 +130,6 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
         if trains:
             check_objectives(config, splits.schema.num_classes)
         teacher = teacher_if_ready(config, splits, folder)
-        check_engine(config, splits, folder, teacher)
         asked = questions_of(splits, teacher)
         buy = _to_buy(config, splits, asked, teacher, folder)
         price = worst_price(config, splits, teacher, buy.total)
@@ -185,7 +188,11 @@ def _to_buy(
         return _count(config, asked, None, spent=0, folder=folder)
     with SqliteLedger(config.ledger) as ledger:
         book = AnswerBook(ledger, teacher.fingerprint)
-        spent = ledger.spent(run_id(folder)).queries if folder.claimed else 0
+        spent = 0
+        if folder.claimed:
+            spending = ledger.spent(run_id(folder))
+            # What is in flight, or out with people, is counted among the answers to come.
+            spent = spending.queries - spending.reserved
         if spent == 0:
             check_money(config, splits, teacher, asked, book)
         return _count(config, asked, book, spent=spent, folder=folder)

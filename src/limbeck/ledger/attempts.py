@@ -51,6 +51,7 @@ def insert_reservation(
     keys: Sequence[bytes],
     shares: Sequence[int],
     currency: str,
+    owner: str = "",
 ) -> Reservation:
     """Write a reservation and its attempts; without questions nothing is written."""
     worst = Money(sum(shares), currency)
@@ -59,7 +60,7 @@ def insert_reservation(
     cursor = connection.execute(
         "INSERT INTO reservations (run, teacher, owner, currency, at, uid) "
         "VALUES (?, ?, ?, ?, ?, randomblob(16))",
-        (run, teacher, this_process(), currency, now()),
+        (run, teacher, owner or this_process(), currency, now()),
     )
     key = cursor.lastrowid
     assert key is not None  # the row was just inserted

@@ -140,5 +140,8 @@ class Ledger(Protocol):
     def versions(self, fingerprint: str) -> Mapping[str, int]:
         """Answers of a teacher under each version string that its server gave."""
 
+    def failed(self, run: str, fingerprint: str) -> NDArray[np.uint8]:
+        """Questions that a run has asked a teacher without getting an answer, uint8, (n, 16)."""
+
     def spent(self, run: str) -> Spending:
         """What a run has spent so far."""

@@ -24,6 +24,8 @@ from limbeck.ledger.base import Budget, Limit, Reservation, Spending
 from limbeck.ledger.codec import id_keys, unpack
 from limbeck.ledger.connections import Connections, ledger_errors
 from limbeck.ledger.history import History, read_history
+from limbeck.ledger.orders import Order, failed_questions, open_orders
+from limbeck.ledger.owners import ORDER
 from limbeck.storage import storage_errors
 from limbeck.teachers.base import Money, Replies
 
@@ -112,6 +114,7 @@ class SqliteLedger:
         budget: Budget,
         *,
         shares: NDArray[np.int64] | None = None,
+        order: bool = False,
     ) -> Reservation:
         """Take distinct unanswered questions out of the budget, in order, as many as fit.
 
@@ -126,6 +129,8 @@ class SqliteLedger:
             budget: What the run may spend in all, earlier spending included.
             shares: The most that each of them can cost, in millionths, int64, shape (n,), `worst`
                 in all; without it each counts for an equal share.
+            order: The reservation waits for people: it stays when this process ends, until it is
+                recorded or released.
 
         Returns:
             The questions granted; none when all are answered or in flight.
@@ -153,6 +158,7 @@ class SqliteLedger:
                 keys=free[:fit],
                 shares=held[:fit],
                 currency=worst.currency,
+                owner=ORDER + run if order else "",
             )
 
     def record(
@@ -276,6 +282,16 @@ class SqliteLedger:
                 (fingerprint,),
             )
             return dict(rows.fetchall())
+
+    def orders(self, run: str, fingerprint: str) -> list[Order]:
+        """What a run has out with people of this teacher, oldest first."""
+        with ledger_errors(self.path):
+            return open_orders(self._connections.get(), run, fingerprint)
+
+    def failed(self, run: str, fingerprint: str) -> NDArray[np.uint8]:
+        """Questions that a run has asked this teacher without getting an answer, (n, 16)."""
+        with ledger_errors(self.path):
+            return failed_questions(self._connections.get(), run, fingerprint)
 
     def spent(self, run: str) -> Spending:
         """What a run has spent so far; unknown questions count at their worst price."""

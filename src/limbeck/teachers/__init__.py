@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from limbeck.teachers.columns import candidate_columns
     from limbeck.teachers.ensemble import EnsembleTeacher
     from limbeck.teachers.huggingface import HuggingfaceTeacher
+    from limbeck.teachers.human import HumanTeacher
     from limbeck.teachers.local import LocalTeacher, Said
     from limbeck.teachers.module import ModuleTeacher
     from limbeck.teachers.registry import TEACHERS, build
@@ -29,6 +30,7 @@ __all__ = [
     "ColumnsTeacher",
     "EnsembleTeacher",
     "HuggingfaceTeacher",
+    "HumanTeacher",
     "LocalTeacher",
     "ModuleTeacher",
     "Money",
@@ -52,6 +54,7 @@ _HOMES = {
     "columns": ("candidate_columns",),
     "ensemble": ("EnsembleTeacher",),
     "huggingface": ("HuggingfaceTeacher",),
+    "human": ("HumanTeacher",),
     "local": ("LocalTeacher", "Said"),
     "module": ("ModuleTeacher",),
     "registry": ("TEACHERS", "build"),

@@ -15,6 +15,7 @@ READS = {
     "callable": ("function", "fingerprint", "classes", "columns"),
     "student": ("path",),
     "huggingface": ("path", "classes", "columns", "max_tokens", "pickled_weights"),
+    "human": ("question", "people", "columns", "fingerprint"),
     "simulated": (
         *("path", "label", "columns", "error_rate", "error_falls", "adversarial"),
         *("failure_rate", "latency_seconds", "noise_seed"),
@@ -33,8 +34,8 @@ class TeacherConfig:
     """Who answers. Each kind reads some of the settings."""
 
     kind: str
-    """table, module, sklearn, callable, student, huggingface, simulated, fit, or one that a package
-    of yours registers."""
+    """table, module, sklearn, callable, student, huggingface, human, simulated, fit, or one that a
+    package of yours registers."""
     path: Path | None = None
     """table, simulated: the file of answers (default: columns of the rows themselves). student: the
     folder, or one that holds folders member0, member1, ... huggingface: the model's folder.
@@ -54,8 +55,8 @@ class TeacherConfig:
     function: str = ""
     """callable: what answers, as package.module:function."""
     fingerprint: str = ""
-    """callable, sklearn: a text that you change when its answers change. Default: the source file
-    of the function, the content of the skops file."""
+    """callable, sklearn, human: a text that you change when its answers change. Default: the source
+    file of the function, the content of the skops file."""
     classes: tuple[str, ...] = ()
     """module, callable: class names in the order of the outputs. Default: the task's order.
     sklearn: in the order of classes_. Default: these as texts. huggingface: in the order of the
@@ -63,12 +64,18 @@ class TeacherConfig:
     columns: tuple[str, ...] = ()
     """module, callable, sklearn, table with a file: columns that the teacher sees. Default: all
     inputs; sklearn: those that it was fitted on, where it knows their names. huggingface: one
-    column of text or of images, or two of text, which it reads as a pair."""
+    column of text or of images, or two of text, which it reads as a pair. human: what people
+    see."""
     max_tokens: int = 0
     """huggingface: tokens of a row that are read, marks included. Default 0: what the model can
     read, 512 at most. Longer rows are cut at their end, with a warning."""
     pickled_weights: bool = False
     """huggingface: your word that weights which are no safetensors may be opened."""
+    question: str = "Which class is right?"
+    """human: what people are asked."""
+    people: int = 1
+    """human: most people who label a question; their votes are shared out, and each costs
+    price_per_answer."""
     error_rate: float = 0.0
     """simulated: share of answers whose top class is wrong, in [0, 1]."""
     error_falls: bool = False
@@ -102,6 +109,8 @@ class TeacherConfig:
                 f"teacher.members={self.members}: must be in [1, {MOST_MEMBERS}]; each member "
                 f"chooses its steps on another tenth of the rows, and 1 is a single model."
             )
+        if self.people < 1:
+            raise ConfigError(f"teacher.people={self.people}: must be at least 1.")
         self._check_simulation()
         if self.max_tokens != 0 and not LEAST_TOKENS <= self.max_tokens <= MOST_TOKENS:
             raise ConfigError(

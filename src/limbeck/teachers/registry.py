@@ -33,7 +33,8 @@ def build(
         DataError, StudentError: its file or folder cannot be used.
     """
     teacher = lookup("teachers", TEACHERS, config.kind)(config, schema, folder, names)
-    priced = with_price(teacher, config.price_per_answer, currency=config.currency)
+    price = config.price_per_answer * config.people
+    priced = with_price(teacher, price, currency=config.currency)
     return align_classes(priced, schema.classes)
 
 
@@ -128,6 +129,17 @@ def _callable(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[s
     )
 
 
+def _human(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str]) -> Teacher:
+    from limbeck.teachers.human import HumanTeacher
+
+    return HumanTeacher(
+        schema.classes,
+        _seen(config, schema),
+        question=config.question,
+        fingerprint=config.fingerprint,
+    )
+
+
 def _huggingface(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str]) -> Teacher:
     from limbeck.teachers.huggingface import HuggingfaceTeacher
 
@@ -187,5 +199,6 @@ TEACHERS: dict[str, Builder] = {
     "student": _student,
     "callable": _callable,
     "huggingface": _huggingface,
+    "human": _human,
     "simulated": _simulated,
 }
