@@ -10,7 +10,7 @@ from tests.conformance.test_students import make, rows_of
 
 
 class Centred(Objective):
-    """Wrong on purpose: what a row costs depends on its neighbours, and half precision stays."""
+    """Wrong on purpose: a row's cost depends on its neighbours, half precision stays, and so on."""
 
     name = "centred"
 
@@ -19,6 +19,9 @@ class Centred(Objective):
 
     def targets(self, answers):
         return Targets({"teacher_probs": answers.probs})
+
+    def class_log_probs(self, out: StudentOut) -> Tensor:
+        return (2 * out.outputs).log_softmax(1)
 
     def loss(self, out: StudentOut, targets: Targets | None, labels: Tensor | None) -> Tensor:
         if targets is None:
@@ -39,6 +42,7 @@ class SuiteOf(ObjectiveSuite):
     [
         ObjectiveSuite.test_a_row_of_a_batch_costs_what_it_costs_alone,
         ObjectiveSuite.test_half_precision_outputs_give_a_float32_loss,
+        ObjectiveSuite.test_it_says_unfitted_what_a_saved_student_will_say,
     ],
 )
 def test_a_loss_that_breaks_the_rules_fails(test):

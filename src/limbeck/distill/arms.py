@@ -21,9 +21,10 @@ from limbeck.distill.job import Job, Labelled, Pool
 from limbeck.distill.loop import Trained, predict, train
 from limbeck.distill.recipes import make_objective, title
 from limbeck.distill.views import folds, stack, subset
+from limbeck.numerics.classmap import ClassMap
 from limbeck.objectives import Supervised
 from limbeck.objectives.base import Objective
-from limbeck.students.base import Student
+from limbeck.students import Student, with_outputs
 from limbeck.students.store import Store
 
 if TYPE_CHECKING:
@@ -199,10 +200,9 @@ class ArmTrainer:
         pool: Pool | None,
         held_out: Labelled | None,
     ) -> Job:
-        start = self._m.student
         return Job(
             name=name,
-            student=replace(start, module=copy.deepcopy(start.module)),
+            student=self._fresh(objective.class_map(self._m.student.schema.num_classes)),
             objective=objective,
             labelled=labelled,
             pool=pool,
@@ -214,6 +214,13 @@ class ArmTrainer:
             seed=self._config.seed,
             evidence=self._m.evidence,
         )
+
+    def _fresh(self, class_map: ClassMap) -> Student:
+        """The student that all arms start from; with another head where the map needs one."""
+        start = self._m.student
+        if class_map.is_plain:
+            return replace(start, module=copy.deepcopy(start.module))
+        return with_outputs(start, class_map, torch.Generator().manual_seed(self._config.seed))
 
     def _predict(self, job: Job, rows: Labelled) -> Tensor:
         return predict(job.student.module, job, rows.rows, self._accelerator.device)

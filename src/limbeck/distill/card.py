@@ -39,6 +39,7 @@ def write_card(
         "reads": _listed(schema.inputs),
         "classes": ", ".join(schema.classes),
         "parameters": f"{count:,}",
+        **({} if student.class_map is None else {"outputs of the head": _grouped(student)}),
         "temperature of the probabilities": f"{temperature:.4g}",
         "unsure up to": f"{threshold:.4g}" if threshold else "no threshold was set",
         **(facts or {}),
@@ -65,6 +66,10 @@ def _row(schema: Schema) -> str:
     if len(row) <= _SHOWN_COLUMNS:
         return repr(row)
     return repr(dict(list(row.items())[:_SHOWN_COLUMNS])).removesuffix("}") + ", ...}"
+
+
+def _grouped(student: Student) -> str:
+    return f"{student.width}, summed into {student.schema.num_classes} classes"
 
 
 def _listed(names: tuple[str, ...]) -> str:

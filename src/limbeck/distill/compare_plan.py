@@ -236,9 +236,9 @@ def _look(config: DistillConfig, listener: Listener) -> _Look:
     folder.check(config)
     with importable(config.code), folder.collecting_warnings():
         splits = stage(config, folder)
+        check_objectives(config, splits.schema.num_classes)
         check_student(config, splits)
         check_validation(config, splits)
-        check_objectives(config, splits.schema.num_classes)
         teacher = teacher_if_ready(config, splits, folder)
     asked = questions_of(splits, teacher)
     rows = read_selection(folder) if folder.claimed else None

@@ -16,8 +16,17 @@ from limbeck.data import Dataset, Splits
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import RunFolder, content_hash
 from limbeck.distill.job import Labelled
+from limbeck.distill.recipes import class_maps
 from limbeck.errors import ConfigError, DataError
-from limbeck.students import Student, build, default_kind, find_kind, recommended_lr, settings_of
+from limbeck.students import (
+    Student,
+    build,
+    default_kind,
+    find_kind,
+    recommended_lr,
+    settings_of,
+    with_outputs,
+)
 from limbeck.students.store import EncodedStore
 from limbeck.teachers.imports import importable
 
@@ -130,6 +139,9 @@ def check_student(config: DistillConfig, splits: Splits) -> None:
             torch.Generator(),
         )
         made.encoder.encode(rows)
+        for class_map in class_maps(config, splits.schema.num_classes):
+            if not class_map.is_plain:
+                with_outputs(made, class_map, torch.Generator())
 
 
 def make_student(config: DistillConfig, splits: Splits) -> tuple[Student, float]:

@@ -6,7 +6,7 @@ Needs the extra `export`.
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from limbeck.distill.example import write_example
 from limbeck.distill.quantize import quiet, write_int8
 from limbeck.errors import DataError, ExportError, LimbeckError, missing_extra
+from limbeck.numerics.classmap import ClassMap
 from limbeck.storage import atomic_path
 from limbeck.students import Latency, Student, StudentModule, pad_rows, seal
 from limbeck.students.latency import time_calls
@@ -117,8 +118,8 @@ def export_onnx(
         raise DataError(
             f"{len(labels)} labels came with {sample.num_rows} sample rows; give one a row."
         )
-    student = Student(student.encoder, copy.deepcopy(student.module).cpu().eval(), student.schema)
-    graph = Probabilities(student.module, temperature).eval()
+    student = replace(student, module=copy.deepcopy(student.module).cpu().eval())
+    graph = Probabilities(student.module, temperature, student.class_map).eval()
     padded = [_encoded(student, sample.slice(i, _BATCH)) for i in range(0, sample.num_rows, _BATCH)]
     known = padded if calibration is None else [_encoded(student, calibration)]
     try:
@@ -183,15 +184,20 @@ def open_session(path: Path) -> Session:
 class Probabilities(nn.Module):
     """Padded encoded rows to class probabilities at a temperature."""
 
-    def __init__(self, module: StudentModule, temperature: float) -> None:
+    def __init__(
+        self, module: StudentModule, temperature: float, class_map: ClassMap | None = None
+    ) -> None:
         """Wrap a student's module, which is not changed."""
         super().__init__()
         self.module = module
         self.temperature = temperature
+        self.class_map = class_map
 
     def forward(self, rows: Tensor) -> Tensor:
         """Give probabilities (B, C) of rows (B, L)."""
         logits = self.module.head(self.module.embed_padded(rows))
+        if self.class_map is not None:
+            logits = self.class_map.class_logits(logits)
         return torch.softmax(logits / self.temperature, dim=-1)
 
 

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
+import torch
+
 from limbeck.distill.config import DistillConfig
 from limbeck.errors import ConfigError, LimbeckError
+from limbeck.numerics.classmap import ClassMap
 from limbeck.objectives import Combined, Slam, Supervised, objective_class
-from limbeck.objectives.base import Objective
+from limbeck.objectives.base import Objective, StudentOut
 from limbeck.students import rng
 from limbeck.teachers.imports import import_object, source_of
 
@@ -86,8 +89,8 @@ def check_objectives(config: DistillConfig, num_classes: int) -> None:
     """Refuse arms that cannot be trained before anything is spent.
 
     Raises:
-        ConfigError: as `make_objective`, or the objective needs another head than the student has,
-            or a spread that the teacher does not give.
+        ConfigError: as `make_objective`, or the objective needs a head whose outputs do not belong
+            to one class each, or a spread that the teacher does not give.
     """
     for name in expand(config):
         made = make_objective(name, config)
@@ -97,12 +100,41 @@ def check_objectives(config: DistillConfig, num_classes: int) -> None:
                 f"teacher {config.teacher.kind} has one opinion; set teacher.kind = 'fit' with "
                 f"teacher.members = 5, or change the objective's settings."
             )
-        width = made.width(num_classes)
-        if width != num_classes:
-            raise ConfigError(
-                f"objective.arms holds {name!r}, which needs a head of {width} outputs, but the "
-                f"student has one for each of {num_classes} classes; choose another objective."
-            )
+        _check_class_map(name, made, num_classes)
+
+
+def class_maps(config: DistillConfig, num_classes: int) -> tuple[ClassMap, ...]:
+    """The different heads that the arms need."""
+    made = (make_objective(name, config).class_map(num_classes) for name in expand(config))
+    return tuple(dict.fromkeys(made))
+
+
+def _check_class_map(name: str, made: Objective, num_classes: int) -> None:
+    """Refuse an objective that a student could not predict by once it is saved."""
+    width, class_map = made.width(num_classes), made.class_map(num_classes)
+    if (class_map.width, class_map.num_classes) != (width, num_classes):
+        raise ConfigError(
+            f"objective.arms holds {name!r}, which needs a head of {width} outputs for "
+            f"{num_classes} classes, but its class_map names {class_map.num_classes} classes for "
+            f"{class_map.width} outputs; give it a class_map that says of each output to which "
+            f"class it belongs."
+        )
+    outputs = torch.randn(8, width, generator=torch.Generator().manual_seed(0))
+    try:
+        said = made.class_log_probs(StudentOut(outputs, torch.zeros(8, 1)))
+    except Exception as error:  # a method of the user's may raise anything
+        raise ConfigError(
+            f"the objective {name} cannot tell class probabilities before it is fitted "
+            f"({type(error).__name__}: {error}); let class_log_probs give "
+            f"self.class_map(C).log_probs(out.outputs)."
+        ) from error
+    expected = class_map.log_probs(outputs)
+    if said.shape != expected.shape or not torch.allclose(said.float(), expected, atol=1e-4):
+        raise ConfigError(
+            f"the class_log_probs of the objective {name} are not what its class_map says, and a "
+            f"saved student predicts by the map alone; let class_log_probs give "
+            f"self.class_map(C).log_probs(out.outputs)."
+        )
 
 
 def _has_one_opinion(config: DistillConfig) -> bool:

@@ -91,9 +91,9 @@ def _way_of_a_row(
     # Helpers of a distributed run wait at each of these, then find the work done.
     with main_first():
         splits = stage(config, folder)
+        check_objectives(config, splits.schema.num_classes)
         check_student(config, splits)
         check_validation(config, splits)
-        check_objectives(config, splits.schema.num_classes)
         teacher = teacher_if_ready(config, splits, folder)
         asked = questions_of(splits, teacher)
         if not folder.claimed:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from limbeck.answers import Answers
 from limbeck.errors import ConfigError
+from limbeck.numerics.classmap import ClassMap
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,6 +121,14 @@ class Objective(ABC):
     def width(self, num_classes: int) -> int:
         """Outputs that the student's head needs for C classes."""
         return num_classes
+
+    def class_map(self, num_classes: int) -> ClassMap:
+        """Which class each output belongs to; it is saved with a student, who predicts by it.
+
+        An objective with another `width` overrides it, and `class_log_probs` so that it says the
+        same without being fitted: `self.class_map(C).log_probs(out.outputs)`.
+        """
+        return ClassMap.plain(num_classes)
 
     @abstractmethod
     def fit(self, answers: Iterable[Answers], evidence: Evidence | None) -> Self:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from limbeck.answers import Answers
 from limbeck.errors import ConfigError
+from limbeck.numerics.classmap import ClassMap
 from limbeck.objectives.base import Evidence, Objective, Snapshot, StudentOut, Targets
 
 _FIRST, _SECOND = "first.", "second."
@@ -79,6 +80,10 @@ class Combined(Objective):
                 f"{second}, but a student has one head; combine parts that agree."
             )
         return first
+
+    def class_map(self, num_classes: int) -> ClassMap:
+        """The map of `first`, which gives the class probabilities."""
+        return self.first.class_map(num_classes)
 
     def fit(self, answers: Iterable[Answers], evidence: Evidence | None) -> Self:
         """Return a sum of the two fitted parts.

@@ -27,6 +27,7 @@ from limbeck.students.kinds import (
     large_settings,
     recommended_lr,
     settings_of,
+    with_outputs,
 )
 from limbeck.students.latency import Latency, measure_latency
 from limbeck.students.store import EncodedStore, MemoryStore, Store
@@ -83,4 +84,5 @@ __all__ = [
     "seal",
     "seeded_linear",
     "settings_of",
+    "with_outputs",
 ]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from limbeck.data.schema import Schema
+from limbeck.numerics.classmap import ClassMap
 from limbeck.objectives.base import StudentOut
 
 if TYPE_CHECKING:
@@ -175,8 +176,19 @@ class Student:
         encoder: Rows to arrays.
         module: Arrays to `StudentOut`.
         schema: The columns it reads and the classes it tells apart.
+        class_map: Which class each output of the head belongs to; None for one output a class.
     """
 
     encoder: Encoder
     module: StudentModule
     schema: Schema
+    class_map: ClassMap | None = None
+
+    @property
+    def width(self) -> int:
+        """Outputs that its head must have."""
+        return self.schema.num_classes if self.class_map is None else self.class_map.width
+
+    def class_logits(self, outputs: Tensor) -> Tensor:
+        """Logits of the classes, float32 (B, C), from the head's outputs (B, width)."""
+        return outputs.float() if self.class_map is None else self.class_map.class_logits(outputs)

@@ -21,6 +21,7 @@ import limbeck
 from limbeck.data.schema import Schema
 from limbeck.data.tables import as_batch
 from limbeck.errors import LimbeckError, MissingExtraError, StudentError
+from limbeck.numerics.classmap import ClassMap
 from limbeck.storage import sha256, write_bytes, write_json, write_text
 from limbeck.students.base import Student
 from limbeck.students.kinds import find_kind, settings_of
@@ -123,7 +124,7 @@ def _softmax(predictor: Predictor, rows: pa.RecordBatch) -> NDArray[np.float32]:
     student = predictor.student
     inputs = student.encoder.collate(student.encoder.encode(rows))
     with torch.inference_mode():
-        logits = student.module(inputs).outputs.float() / predictor.temperature
+        logits = student.class_logits(student.module(inputs).outputs) / predictor.temperature
         probs: NDArray[np.float32] = torch.softmax(logits, dim=-1).numpy()
     return probs
 
@@ -140,9 +141,10 @@ def save(
     """Write a student folder.
 
     Args:
-        student: Its head must have one output a class; the module may be on any device.
+        student: Its head must have the outputs that its class map says, one a class without a map;
+            the module may be on any device.
         folder: Made if missing; files of the same names are replaced.
-        temperature: Divides the logits, > 0 and finite.
+        temperature: Divides the class logits, > 0 and finite.
         threshold: Rows whose largest probability is at most this are deferred, in [0, 1].
         extra: Plain JSON values to keep beside it, such as measured accuracies.
         decision: Which of two classes is named; None names the most probable class.
@@ -151,12 +153,7 @@ def save(
         StudentError: the head, the temperature, the threshold or the decision cannot be used.
         StorageError: the disk is full or read-only.
     """
-    width = student.module.head.out_features
-    if width != student.schema.num_classes:
-        raise StudentError(
-            f"the head has {width} outputs but the task has {student.schema.num_classes} classes; "
-            f"a saved student needs one output a class."
-        )
+    _check_head(student)
     if not 0 < temperature < float("inf"):
         raise StudentError(f"temperature={temperature}: must be finite and > 0; 1 changes nothing.")
     if not 0 <= threshold <= 1:
@@ -180,6 +177,7 @@ def save(
         "encoder": student.encoder.to_config(),
         "files": sorted(files),
         "schema": asdict(student.schema),
+        "class_map": None if student.class_map is None else asdict(student.class_map),
         "temperature": temperature,
         "threshold": threshold,
         "decision": None if decision is None else asdict(decision),
@@ -187,6 +185,21 @@ def save(
     }
     write_json(folder / CONFIG, config)
     seal(folder)
+
+
+def _check_head(student: Student) -> None:
+    width, classes = student.module.head.out_features, student.schema.num_classes
+    if student.class_map is not None and student.class_map.num_classes != classes:
+        raise StudentError(
+            f"the class map names {student.class_map.num_classes} classes but the task has "
+            f"{classes}; give the map of this task."
+        )
+    if width != student.width:
+        raise StudentError(
+            f"the head has {width} outputs but the task has {classes} classes, for which this "
+            f"student needs {student.width} outputs; a saved student needs one output a class, or "
+            f"a class_map that says to which class each belongs."
+        )
 
 
 def _check_decision(rule: DecisionRule, classes: Sequence[str]) -> None:
@@ -293,13 +306,21 @@ def _rebuild(config: dict[str, Any], folder: Path, checked: frozenset[str]) -> P
         raise ValueError(f"files {names} are not all in {SUMS}")
     files = {name: (folder / name).read_bytes() for name in names}
     encoder = kind.encoder.from_files(config["encoder"], files)
-    module = kind.module(encoder, settings, schema.num_classes, torch.Generator().manual_seed(0))
+    # Folders written before heads could be wider have none.
+    described = config.get("class_map")
+    class_map = None
+    if described is not None:
+        class_map = ClassMap(tuple(described["class_of"]), float(described["temperature"]))
+    width = schema.num_classes if class_map is None else class_map.width
+    module = kind.module(encoder, settings, width, torch.Generator().manual_seed(0))
+    student = Student(encoder, module.eval(), schema, class_map)
+    _check_head(student)
     # Folders written before costs could be set have none.
     rule = None if config.get("decision") is None else DecisionRule(**config["decision"])
     if rule is not None:
         _check_decision(rule, schema.classes)
     return Predictor(
-        Student(encoder, module.eval(), schema),
+        student,
         temperature=float(config["temperature"]),
         threshold=float(config["threshold"]),
         extra=dict(config["extra"]),

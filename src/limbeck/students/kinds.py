@@ -15,6 +15,7 @@ import torch
 
 from limbeck.data.schema import Schema
 from limbeck.errors import ConfigError, LimbeckWarning
+from limbeck.numerics.classmap import ClassMap
 from limbeck.registry import lookup
 from limbeck.students.base import Encoder, Student, StudentModule
 from limbeck.students.factory import FactoryConfig, FactoryEncoder, FactoryModule
@@ -154,6 +155,20 @@ def build(
     encoder = found.encoder.fit(batches, schema, chosen)
     module = found.module(encoder, chosen, width, generator)
     return Student(encoder, module, _narrowed(schema, found))
+
+
+def with_outputs(student: Student, class_map: ClassMap, generator: torch.Generator) -> Student:
+    """The same kind of student with a freshly drawn module whose head has a class map's outputs.
+
+    Args:
+        student: Not changed; its encoder is shared.
+        class_map: Which class each output belongs to.
+        generator: As for `build`; in the same state it draws the same weights below the head.
+    """
+    kind = find_kind(student.encoder.kind)
+    module = kind.module(student.encoder, student.module.settings, class_map.width, generator)
+    known = None if class_map.is_plain else class_map
+    return Student(student.encoder, module, student.schema, known)
 
 
 def recommended_lr(settings: Settings) -> float:

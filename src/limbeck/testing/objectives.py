@@ -186,6 +186,15 @@ class ObjectiveSuite(ABC):
         objective.refresh(Snapshot(logs, [(pool, torch.log_softmax(pool.probs, dim=1))]))
         return objective
 
+    def test_it_says_unfitted_what_a_saved_student_will_say(self) -> None:
+        """A student folder keeps the class map alone, and nothing of the objective."""
+        objective = self.make()
+        class_map, out = objective.class_map(self.classes), self.student(objective, _ROWS)
+        assert class_map.width == out.outputs.shape[1]
+        torch.testing.assert_close(
+            objective.class_log_probs(out), class_map.log_probs(out.outputs), atol=1e-5, rtol=1e-5
+        )
+
     def test_neither_targets_nor_labels_is_refused(self) -> None:
         objective, told = self.fitted(), ""
         try:
