@@ -9,6 +9,7 @@ from limbeck.cli import build_app
 
 PAGE = Path(__file__).parents[2] / "docs/reference/cli.md"
 COMMANDS = ("distill", "plan", "label", "ask", "tell", "compare", "predict", "demo", "doctor")
+LEDGER = ("show", "stats", "limit", "export", "verify", "reparse", "merge", "purge", "vacuum")
 WIDTH = 72
 """What fits on the page without scrolling."""
 _HEAD = """\
@@ -33,6 +34,9 @@ def page() -> str:
     """The whole page."""
     parts = [_HEAD, f"```text\n{help_of()}\n```\n"]
     parts += [f"## limbeck {name}\n\n```text\n{help_of(name)}\n```\n" for name in COMMANDS]
+    parts += [
+        f"## limbeck ledger {name}\n\n```text\n{help_of('ledger', name)}\n```\n" for name in LEDGER
+    ]
     return "\n".join(parts)
 
 

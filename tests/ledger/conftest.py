@@ -31,7 +31,7 @@ class Shop:
     @staticmethod
     def probs(ids: np.ndarray) -> torch.Tensor:
         rows = [
-            torch.rand(3, generator=torch.Generator().manual_seed(number)).softmax(0)
+            torch.rand(3, generator=torch.Generator().manual_seed(number % 2**63)).softmax(0)
             for number in Shop.numbers(ids)
         ]
         return torch.stack(rows) if rows else torch.zeros(0, 3)

@@ -10,15 +10,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from limbeck.errors import AnswerError, BudgetError, StorageError
-from limbeck.ledger import Budget, SqliteLedger, attempts, owners
+from limbeck.errors import BudgetError, StorageError
+from limbeck.ledger import SqliteLedger, attempts, owners
 from limbeck.ledger.connections import Connections
-from limbeck.ledger.migrations import APPLICATION_ID, MIGRATIONS
-from limbeck.teachers.base import Money
+from limbeck.ledger.migrations import MIGRATIONS
 
 from .conftest import TEACHER, Shop
 
@@ -190,7 +187,7 @@ def test_a_forked_child_uses_the_ledger_without_harm_to_its_parent(shop):
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(shop):
     shop.buy(1)
-    with shop.ledger._transaction() as connection:
+    with shop.ledger.writing() as connection:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
     shop.ledger._connections.get().execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StorageError, match="the disk is full; free some space") as caught:
@@ -277,41 +274,6 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_a_file_of_the_first_version_keeps_its_answers(tmp_path):
-    path = tmp_path / "ledger.sqlite"
-    ids, embeddings = Shop.ids(1, 2), np.array([[1.0, 2.0], [3.0, 4.0]], "<f2")
-    probs = Shop.probs(ids).numpy().astype("<f4")
-    file = sqlite3.connect(path)
-    MIGRATIONS[0](file)
-    file.execute(
-        "INSERT INTO teachers VALUES (1, ?, '{}', 3, 2), (2, 'new', '{}', NULL, NULL)", (TEACHER,)
-    )
-    for key, row, half in zip(ids, probs, embeddings, strict=True):
-        file.execute(
-            "INSERT INTO answers (teacher, question, probs, embedding, price, run, at) "
-            "VALUES (1, ?, ?, ?, 0, 'run', 0)",
-            (key.tobytes(), row.tobytes(), half.tobytes()),
-        )
-    file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    file.execute("PRAGMA user_version = 1")
-    file.commit()
-    file.close()
-
-    shop = Shop(path)
-    got = shop.answers(2, 1)
-    assert torch.equal(got.probs, Shop.probs(ids[::-1]))
-    assert got.embeddings.tolist() == [[3.0, 4.0], [1.0, 2.0]]
-    assert got.spread is None
-    # The teacher goes on as it was, and one without answers may begin with a spread.
-    with pytest.raises(AnswerError, match="but earlier none"):
-        shop.record(shop.reserve(3), embeddings=torch.zeros(1, 2), spread=torch.zeros(1, 3))
-    shop.record(shop.reserve(4), embeddings=torch.zeros(1, 2))
-    reservation = shop.ledger.reserve("run", "new", shop.ids(1), Money(0), Budget(9999))
-    shop.record(reservation, spread=torch.full((1, 3), 0.5))
-    assert shop.ledger.answers("new", shop.ids(1)).spread.tolist() == [[0.5, 0.5, 0.5]]
-    shop.ledger.close()
-
-
 def test_an_answer_of_the_wrong_length_is_not_served(shop, tmp_path):
     shop.buy(1)
     file = sqlite3.connect(tmp_path / "ledger.sqlite")
@@ -327,7 +289,7 @@ def test_counters_always_equal_the_attempts(shop):
     shop.ledger.release(shop.reserve(4, worst=9), unknown=True)
     shop.ledger.release(shop.reserve(5, worst=9), unknown=False)
     shop.reserve(6, worst=9)
-    with shop.ledger._transaction() as connection:
+    with shop.ledger.writing() as connection:
         states = dict(
             connection.execute("SELECT state, COUNT(*) FROM attempts GROUP BY state").fetchall()
         )

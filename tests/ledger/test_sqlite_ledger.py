@@ -259,7 +259,7 @@ def test_events_can_only_be_added(shop, tmp_path):
 
 
 def test_every_commit_reaches_the_disk(shop):
-    with shop.ledger._transaction() as connection:
+    with shop.ledger.writing() as connection:
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 

@@ -64,6 +64,7 @@ def build_app() -> "App":
     from limbeck.cli.distill import distill, plan
     from limbeck.cli.doctor import doctor
     from limbeck.cli.label import label
+    from limbeck.cli.ledger import build_ledger_app
     from limbeck.cli.people import ask, tell
     from limbeck.cli.predict import predict
 
@@ -77,6 +78,7 @@ def build_app() -> "App":
     )
     for command in (demo, plan, label, ask, tell, distill, compare, predict, doctor):
         app.command(command)
+    app.command(build_ledger_app())
     return app
 
 

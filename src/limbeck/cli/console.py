@@ -58,8 +58,8 @@ def give(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def agree(question: str) -> None:
-    """Ask before money is spent.
+def agree(question: str, *, refused: str = "nothing was spent.") -> None:
+    """Ask before money is spent, or anything else happens that cannot be undone.
 
     Raises:
         ConfigError: nobody is there to ask, or the answer was no.
@@ -68,7 +68,7 @@ def agree(question: str) -> None:
         raise ConfigError(f"{question} Nobody is here to answer: add --yes to agree.")
     say(f"{question} [y/N] ")
     if input().strip().lower() not in {"y", "yes"}:
-        raise ConfigError("nothing was spent.")
+        raise ConfigError(refused)
 
 
 class Monitor:

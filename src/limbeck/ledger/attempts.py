@@ -171,7 +171,7 @@ def close_attempts(
         closed = connection.executemany(
             f"{update} AND question = ?", [(state, reservation, key) for key in keys]
         ).rowcount
-    if closed:
+    if closed > 0:  # -1 where there was no question
         recount(connection, reservation)
         log(connection, state, run, reservation=reservation, questions=closed)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from limbeck.errors import LimbeckError, StorageError
+from limbeck.errors import StorageError
 from limbeck.ledger.migrations import check_file, is_current, migrate
 
 BUSY_SECONDS = 60.0
@@ -101,7 +101,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             connection.execute("BEGIN IMMEDIATE")
             migrate(connection, path)
             connection.execute("COMMIT")
-    except (sqlite3.Error, LimbeckError):
+    except BaseException:  # Ctrl-C too must not leave the file locked
         connection.close()
         raise
     return connection

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from limbeck.answers import Answers
-from limbeck.errors import DataError, StorageError
+from limbeck.errors import ConfigError, DataError, StorageError
 from limbeck.ledger import attempts, budgets, tables
 from limbeck.ledger.base import Budget, Limit, Reservation, Spending
 from limbeck.ledger.codec import id_keys, unpack
@@ -49,11 +49,22 @@ class SqliteLedger:
             path.parent.mkdir(parents=True, exist_ok=True)
         self._connections = Connections(path)
         try:
-            with self._transaction() as connection:
+            with self.writing() as connection:
                 attempts.free_the_dead(connection)
         except BaseException:
             self.close()
             raise
+
+    @classmethod
+    def existing(cls, path: Path) -> Self:
+        """Open a ledger that is there.
+
+        Raises:
+            StorageError: there is none, or as for opening.
+        """
+        if not path.is_file():
+            raise StorageError(f"there is no ledger {path}; give the path of one.")
+        return cls(path)
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +83,7 @@ class SqliteLedger:
 
     def describe(self, fingerprint: str, info: Mapping[str, object]) -> None:
         """Keep plain JSON facts about a teacher (its classes, its columns) beside its answers."""
-        with self._transaction() as connection:
+        with self.writing() as connection:
             connection.execute(
                 "UPDATE teachers SET info = ? WHERE id = ?",
                 (json.dumps(dict(info)), tables.add_teacher(connection, fingerprint).id),
@@ -142,7 +153,7 @@ class SqliteLedger:
         """
         keys = id_keys(ids)
         each = budgets.worst_shares(worst, shares, len(keys))
-        with self._transaction() as connection:
+        with self.writing() as connection:
             attempts.free_the_dead(connection)
             teacher = tables.add_teacher(connection, fingerprint).id
             free = attempts.free_questions(connection, teacher, keys)
@@ -175,7 +186,7 @@ class SqliteLedger:
         """
         if len(reservation.ids) == 0:
             return
-        with self._transaction() as connection:
+        with self.writing() as connection:
             run, teacher = attempts.owner_of(connection, reservation)
             news = attempts.outcomes(connection, reservation, replies, answers, keep_raw)
             tables.check_width(connection, teacher, answers)
@@ -206,7 +217,7 @@ class SqliteLedger:
         """
         if len(reservation.ids) == 0:
             return
-        with self._transaction() as connection:
+        with self.writing() as connection:
             run, _ = attempts.owner_of(connection, reservation)
             keys = None if ids is None else id_keys(ids)
             attempts.close_attempts(connection, reservation.key, run, unknown=unknown, keys=keys)
@@ -219,7 +230,7 @@ class SqliteLedger:
         of it. A call that fails inside, and whose exception is caught inside, undoes itself alone.
         Do not wait for anything in the block: other writers wait for its end.
         """
-        with self._transaction() as connection:
+        with self.writing() as connection:
             yield
             if not connection.in_transaction:
                 raise StorageError(
@@ -311,14 +322,41 @@ class SqliteLedger:
         Raises:
             ConfigError: a number is below 0.
         """
-        with self._transaction() as connection:
+        with self.writing() as connection:
             budgets.set_ledger_limit(connection, limit)
             micros = -1 if limit.money is None else limit.money.micros
             queries = -1 if limit.queries is None else limit.queries
             tables.log(connection, "limit", "", queries=queries, micros=micros)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Read one state of the file in the block, whatever others write meanwhile."""
+        with ledger_errors(self.path):
+            connection = self._connections.get()
+            if connection.in_transaction:
+                yield connection
+                return
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")  # nothing was written
+
+    @contextmanager
+    def alone(self) -> Iterator[sqlite3.Connection]:
+        """Give this thread's connection outside a transaction, for what SQLite does on its own.
+
+        Raises:
+            ConfigError: a transaction of this thread is open.
+        """
+        with ledger_errors(self.path):
+            connection = self._connections.get()
+            if connection.in_transaction:
+                raise ConfigError("this cannot be a part of `together`; do it before or after.")
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
         """Write everything in the block, or nothing of it; inside another, as a part of that."""
         with ledger_errors(self.path):
             connection = self._connections.get()
