@@ -63,6 +63,10 @@ class TeacherError(LimbeckError, RuntimeError):
     """The teacher could not answer."""
 
 
+class WorkerLostError(TeacherError):
+    """Whatever computed the answers died before it gave them; the questions may be put again."""
+
+
 class BudgetError(LimbeckError, RuntimeError):
     """The budget of answers or of money is spent."""
 

@@ -18,7 +18,7 @@ from limbeck.data.dataset import Dataset
 from limbeck.data.schema import Schema
 from limbeck.engines import ask_about, purchase
 from limbeck.engines import local as engine
-from limbeck.errors import AnswerError, ConfigError, TeacherError
+from limbeck.errors import AnswerError, ConfigError, TeacherError, WorkerLostError
 from limbeck.ledger import Budget, SqliteLedger
 from limbeck.teachers import Money, Replies, Teacher
 
@@ -360,3 +360,66 @@ def test_a_killed_purchase_asks_nothing_settled_again(tmp_path, price):
         assert not settled & set(teacher.asked)
         assert report.cached == len(settled)
         assert report.spent.queries == 200 + before.unknown
+
+
+@dataclass
+class Mortal(Parity):
+    """Its worker dies the first time that it is asked about some numbers."""
+
+    deadly: set[int] = field(default_factory=set)
+    batches: list[list[int]] = field(default_factory=list)
+
+    def ask(self, ids, rows):
+        numbers = [int(x) for x in rows.column("x").to_pylist()]
+        if self.deadly & set(numbers):
+            self.deadly -= set(numbers)
+            raise WorkerLostError("a worker died")
+        self.batches.append(numbers)
+        return super().ask(ids, rows)
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_a_worker_that_dies_loses_nothing_of_a_free_teacher(ledger, in_flight):
+    teacher = Mortal(max_in_flight=in_flight, deadly={5, 9, 17})
+    report = buy(teacher, ledger, range(18), queries=18)
+    assert report.answered.all()
+    assert (report.bought, report.failed, report.spent.queries) == (18, 0, 18)
+    assert not report.exhausted
+    # The same batches as without a death, so that answers that depend on them are the same.
+    assert sorted(teacher.batches) == [list(range(s, min(s + 4, 18))) for s in range(0, 18, 4)]
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 3, 9])
+@pytest.mark.parametrize("deadly", [{1}, {6}, {1, 6}])
+def test_a_batch_that_was_lost_keeps_its_place_in_the_budget(ledger, in_flight, deadly):
+    teacher = Mortal(max_in_flight=in_flight, deadly=deadly)
+    report = buy(teacher, ledger, range(18), queries=8)
+    assert sorted(teacher.asked) == list(range(8))
+    assert report.exhausted
+    assert report.answered.tolist() == [i < 8 for i in range(18)]
+
+
+def test_what_a_dead_worker_may_have_been_paid_for_stays_counted(ledger):
+    teacher = Mortal(price=2, deadly={5})
+    report = buy(teacher, ledger, range(12), queries=100, money=24)
+    spent = report.spent
+    # Four unknown at their worst price, so the last four do not fit any more.
+    assert (spent.answered, spent.unknown, spent.failed, spent.reserved) == (8, 4, 0, 0)
+    assert spent.money.micros == 24
+    assert report.exhausted
+    assert sorted(teacher.asked) == list(range(8))
+
+
+def test_no_worker_is_started_when_every_answer_is_known(ledger):
+    buy(Parity(), ledger, range(6))
+
+    class Lazy(Parity):
+        @property
+        def max_in_flight(self):
+            raise AssertionError("there is nothing to ask")
+
+        @max_in_flight.setter
+        def max_in_flight(self, value):
+            pass
+
+    assert buy(Lazy(), ledger, range(6)).cached == 6

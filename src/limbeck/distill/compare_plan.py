@@ -29,6 +29,7 @@ from limbeck.distill.run import (
     steps_of,
     teacher_if_ready,
 )
+from limbeck.distill.teacher import check_engine
 from limbeck.errors import ConfigError
 from limbeck.ledger import SqliteLedger
 from limbeck.ledger.history import History
@@ -240,6 +241,7 @@ def _look(config: DistillConfig, listener: Listener) -> _Look:
         check_student(config, splits)
         check_validation(config, splits)
         teacher = teacher_if_ready(config, splits, folder)
+        check_engine(config, splits, folder, teacher)
     asked = questions_of(splits, teacher)
     rows = read_selection(folder) if folder.claimed else None
     drawn, share = None, 0.0

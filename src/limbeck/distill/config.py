@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from limbeck.data.config import DataConfig
 from limbeck.distill.open_tables import OPEN, Table, read_toml, take_options, take_tables
+from limbeck.engines.config import RayConfig
 from limbeck.errors import ConfigError
 from limbeck.registry import names
 from limbeck.teachers.config import TeacherConfig
@@ -201,6 +202,10 @@ class DistillConfig:
     """File that keeps every answer, shared by all runs of a project."""
     code: Path = Path()
     """Folder in which Python modules named in the settings are looked for first."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the teacher is asked: in this process, or copies of it on a Ray cluster."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """The cluster, for engine ray."""
     seed: int = 0
     """Seeds splits, selection, initialisation and order."""
 
@@ -224,6 +229,7 @@ TABLES: dict[str, type] = {
     "train": TrainConfig,
     "objective": ObjectiveConfig,
     "decision": DecisionConfig,
+    "ray": RayConfig,
 }
 
 

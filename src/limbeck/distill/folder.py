@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limbeck.distill.config import DecisionConfig, DistillConfig
+from limbeck.engines.config import RayConfig
 from limbeck.errors import ConfigError, LimbeckWarning
 from limbeck.storage import append_line, write_text
 
@@ -30,11 +31,12 @@ LABEL_FILE = "label.toml"
 START = "start"
 WARNING = "warning"
 FREE_KEYS = (
-    *("out", "ledger", "code", "budget", "money"),
+    *("out", "ledger", "code", "budget", "money", "engine"),
+    *(f"ray.{entry.name}" for entry in fields(RayConfig)),
     *(f"decision.{entry.name}" for entry in fields(DecisionConfig)),
 )
-"""Settings that a resumed run may change: where things lie, what more may be spent, and what
-mistakes cost, which shapes no arm."""
+"""Settings that a resumed run may change: where things lie, what more may be spent, where the
+teacher is asked, and what mistakes cost, which shapes no arm."""
 LABEL_KEYS = ("data.", "teacher.", "seed", "ask_test")
 """Settings that shape which answers are bought: all that a purchase alone ties a folder to."""
 

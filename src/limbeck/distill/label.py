@@ -17,6 +17,7 @@ from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import LABEL_FILE, START, Listener, RunFolder, ignore
 from limbeck.distill.questions import check_budget, content_questions
 from limbeck.distill.run import make_teacher, run_id, stage
+from limbeck.distill.teacher import asked_by
 from limbeck.ledger import Spending, SqliteLedger
 from limbeck.storage import atomic_path
 from limbeck.teachers.imports import importable
@@ -124,8 +125,9 @@ def label(
                 check_budget(config, content_questions(splits), None)
             folder.claim(config, file=LABEL_FILE)
         teacher = make_teacher(config, splits, folder, accelerator)
-        with accelerator.main_process_first():
-            bought = buy_answers(config, splits, teacher, ledger, folder, run_id(folder))
+        engine = asked_by(config, splits, folder, teacher)
+        with accelerator.main_process_first(), engine as asked:
+            bought = buy_answers(config, splits, asked, ledger, folder, run_id(folder))
         if answers is not None and accelerator.is_main_process:
             write_answers(answers, splits, bought)
     folder.log("done", f"{len(bought.pool_rows):,} pool rows have an answer")

@@ -26,6 +26,7 @@ from limbeck.distill.questions import (
 )
 from limbeck.distill.recipes import check_objectives, expand
 from limbeck.distill.run import questions_of, run_id, stage, steps_of, teacher_if_ready
+from limbeck.distill.teacher import check_engine
 from limbeck.ledger import SqliteLedger
 from limbeck.ledger.history import History
 from limbeck.objectives.base import StudentOut
@@ -130,6 +131,7 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
         if trains:
             check_objectives(config, splits.schema.num_classes)
         teacher = teacher_if_ready(config, splits, folder)
+        check_engine(config, splits, folder, teacher)
         asked = questions_of(splits, teacher)
         buy = _to_buy(config, splits, asked, teacher, folder)
         price = worst_price(config, splits, teacher, buy.total)

@@ -29,8 +29,10 @@ from limbeck.distill.folder import START, Listener, RunFolder, content_hash, ign
 from limbeck.distill.outcome import Outcome, read_outcome
 from limbeck.distill.questions import AnswerBook, Questions, content_questions, questions
 from limbeck.distill.recipes import check_objectives, expand, own_sources
+from limbeck.distill.teacher import asked_by, load_teacher
 from limbeck.distill.trust import Trust, fit_trust
 from limbeck.distill.views import Subset
+from limbeck.engines.config import RayConfig
 from limbeck.errors import ConfigError
 from limbeck.ledger import Ledger, SqliteLedger
 from limbeck.objectives.base import Objective, Targets
@@ -39,7 +41,6 @@ from limbeck.students import Student
 from limbeck.students.base import Ragged
 from limbeck.students.store import Store
 from limbeck.teachers import Teacher, candidate_columns
-from limbeck.teachers import build as build_teacher
 from limbeck.teachers.imports import importable
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 LEAST_STEPS = 300
 
-__all__ = ["Outcome", "distill"]
+__all__ = ["Outcome", "distill", "load_teacher"]
 
 
 def distill(config: DistillConfig, listener: Listener = ignore, *, timed: bool = True) -> Outcome:
@@ -105,9 +106,9 @@ def _way_of_a_row(
     if teacher is None:
         teacher = make_teacher(config, splits, folder, accelerator)
         asked = questions_of(splits, teacher)
-    with main_first():
+    with main_first(), asked_by(config, splits, folder, teacher) as copies:
         acquired = acquire(
-            config, splits, teacher, ledger, folder, run_id(folder), asked=asked, within=rows
+            config, splits, copies, ledger, folder, run_id(folder), asked=asked, within=rows
         )
     trust = fit_trust(config, splits, acquired)
     folder.log("trust", trust.summary())
@@ -174,15 +175,6 @@ def make_teacher(
     if config.teacher.kind == "fit":
         fit_teacher(config, splits, folder, accelerator)
     return load_teacher(config, splits, folder)
-
-
-def load_teacher(config: DistillConfig, splits: Splits, folder: RunFolder) -> Teacher:
-    """The configured teacher; `fit` must have been trained."""
-    assert splits.pool is not None
-    settings = config.teacher
-    if settings.kind == "fit":
-        settings = replace(settings, kind="student", path=folder.teacher, members=1)
-    return build_teacher(settings, splits.schema, config.code, names=splits.pool.table.schema.names)
 
 
 def check_validation(config: DistillConfig, splits: Splits) -> None:
@@ -264,6 +256,7 @@ class AnsweredPool:
 def _shaping(config: DistillConfig) -> str:
     """Every setting that shapes a trained arm."""
     rest = replace(config, out=Path(), ledger=Path(), code=Path(), budget=1, money=0.0)
+    rest = replace(rest, engine="local", ray=RayConfig())
     return repr(replace(rest, decision=DecisionConfig()))
 
 

@@ -1,4 +1,4 @@
-"""Where work over many rows runs: here, for now, in this process."""
+"""Where work over many rows runs: in this process, or on a Ray cluster."""
 
 from limbeck.engines.local import PurchaseReport, purchase
 from limbeck.engines.questions import ask_about

@@ -6,6 +6,7 @@ happens, when `purchase` ends each question is recorded, given back, or marked u
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from limbeck.answers import Answers
 from limbeck.data.dataset import Dataset
 from limbeck.data.ids import distinct
 from limbeck.engines.questions import ask_about
-from limbeck.errors import BudgetError, ConfigError, LimbeckError
+from limbeck.errors import BudgetError, ConfigError, LimbeckError, WorkerLostError
 from limbeck.ledger.base import Budget, Ledger, Reservation, Spending
 from limbeck.teachers.base import Money, Replies, Teacher, worst_prices
 
@@ -154,13 +155,19 @@ class _Buyer:
     stopped: bool = False
     elsewhere: list[NDArray[np.int64]] = field(default_factory=list)
     """Not granted: in flight in another process, or not affordable."""
-    in_flight: dict[Future[Replies], Reservation] = field(default_factory=dict)
+    lost: list[NDArray[np.int64]] = field(default_factory=list)
+    """Batches whose worker died: they are put again as they were."""
+    in_flight: dict[Future[Replies], tuple[Reservation, NDArray[np.int64]]] = field(
+        default_factory=dict
+    )
 
     def buy(self, missing: NDArray[np.int64]) -> None:
         """Ask about all questions that have no answer; leave nothing reserved, whatever happens."""
+        self._tell()
+        if not len(missing):
+            return
         pool = ThreadPoolExecutor(self.teacher.max_in_flight, thread_name_prefix="limbeck-ask")
         try:
-            self._tell()
             self._ask_all(pool, missing)
             self._wait_for_others(pool)
         except BaseException as error:
@@ -170,14 +177,22 @@ class _Buyer:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _ask_all(self, pool: ThreadPoolExecutor, positions: NDArray[np.int64]) -> None:
-        for start in range(0, len(positions), self.batch_size):
-            if self._must_end():
+        starts = range(0, len(positions), self.batch_size)
+        waiting = deque(positions[start : start + self.batch_size] for start in starts)
+        exhausted = False
+        while waiting or self.in_flight:
+            room = len(self.in_flight) < self.teacher.max_in_flight
+            if waiting and room and not self._must_end():
+                self._start(pool, waiting.popleft())
+                continue
+            if not self.in_flight:
                 break
-            self._start(pool, positions[start : start + self.batch_size])
-            while len(self.in_flight) >= self.teacher.max_in_flight:
-                self._collect()
-        while self.in_flight:
             self._collect()
+            if self.lost:  # what they held of the budget was given back, and is theirs
+                exhausted, self.exhausted = exhausted or self.exhausted, False
+                waiting.extendleft(reversed(self.lost))
+                self.lost = []
+        self.exhausted = self.exhausted or exhausted
 
     def _must_end(self) -> bool:
         self.stopped = self.stopped or (self.stop is not None and self.stop())
@@ -200,7 +215,7 @@ class _Buyer:
         except BaseException:
             self.ledger.release(reservation, unknown=False)
             raise
-        self.in_flight[future] = reservation
+        self.in_flight[future] = reservation, positions
 
     def _reserve(self, batch: NDArray[np.int64]) -> tuple[Reservation, NDArray[np.int64]] | None:
         """Reserve a batch, or the part of it that is free and affordable; None: nothing is."""
@@ -228,8 +243,15 @@ class _Buyer:
         self._tell()
 
     def _record(self, future: Future[Replies]) -> None:
-        reservation = self.in_flight[future]
-        replies = future.result()  # an exception of `ask` leaves the reservation in flight
+        reservation, positions = self.in_flight[future]
+        try:
+            replies = future.result()  # another exception of `ask` leaves the reservation in flight
+        except WorkerLostError:
+            del self.in_flight[future]
+            # What cannot cost anything cannot have been billed either.
+            self.ledger.release(reservation, unknown=reservation.worst.micros > 0)
+            self.lost.append(positions)
+            return
         try:
             answers, _ = self.teacher.parse(replies)
         except LimbeckError as error:
@@ -268,15 +290,14 @@ class _Buyer:
         """Record what came back, and give the rest back."""
         for future in list(self.in_flight):
             if future.cancel():  # never started
-                self.ledger.release(self.in_flight.pop(future), unknown=False)
+                self.ledger.release(self.in_flight.pop(future)[0], unknown=False)
         wait(self.in_flight, timeout=grace_seconds)
-        for future, reservation in list(self.in_flight.items()):
+        for future, (reservation, _) in list(self.in_flight.items()):
             if future.done() and future.exception() is None:
                 # The error that brought us here is the one to tell; it is raised after this.
                 with contextlib.suppress(Exception):
                     self._record(future)
             if future in self.in_flight:
-                # What cannot cost anything cannot have been billed either.
                 self.ledger.release(reservation, unknown=reservation.worst.micros > 0)
 
 

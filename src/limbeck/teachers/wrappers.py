@@ -48,7 +48,7 @@ def with_price(teacher: Teacher, micros: int, *, currency: str = "USD") -> Teach
     return _Priced(teacher, micros, currency) if micros else teacher
 
 
-class _Wrapped:
+class Wrapped:
     """Passes everything on to another teacher."""
 
     def __init__(self, teacher: Teacher) -> None:
@@ -84,7 +84,7 @@ class _Wrapped:
         return self._teacher.parse(replies)
 
 
-class _Reordered(_Wrapped):
+class _Reordered(Wrapped):
     """The same answers with the classes in another order."""
 
     def __init__(self, teacher: Teacher, classes: tuple[str, ...]) -> None:
@@ -108,7 +108,7 @@ class _Reordered(_Wrapped):
         return replace(answers, probs=probs, spread=spread), ok
 
 
-class _Priced(_Wrapped):
+class _Priced(Wrapped):
     """The same answers at a price."""
 
     def __init__(self, teacher: Teacher, micros: int, currency: str) -> None:
