@@ -1,5 +1,6 @@
 """Every example runs, in a process of its own, and ends with what it promises."""
 
+import ast
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import limbeck
 pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TESTED = {
-    *("own_loop.py", "hf_trainer.py", "slam_against_kd.py"),
+    *("own_loop.py", "hf_trainer.py", "_toy.py", "slam_against_kd.py"),
     *("distill_reviews.py", "distill_images.py", "make_table_files.py", "run_table.toml"),
     *("ask_people.py", "huggingface_teacher.py"),
 }
@@ -50,6 +51,24 @@ def test_a_student_in_a_loop_of_ones_own_ends_above_its_teacher(
     )
     # Seeded; by plain chance the difference would not move by more than a point or two.
     assert student > teacher + better_by
+
+
+@pytest.mark.parametrize("example", ["own_loop.py", "hf_trainer.py"])
+def test_a_loop_of_ones_own_takes_fifteen_lines(example: str) -> None:
+    """Imports and docstrings apart."""
+    tree = ast.parse((EXAMPLES / example).read_text())
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        words = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if (
+            isinstance(node, ast.stmt)
+            and not words
+            and not isinstance(node, (ast.Import, ast.ImportFrom))
+        ):
+            head = node.body[0].lineno - 1 if hasattr(node, "body") else node.end_lineno
+            lines |= set(range(node.lineno, max(node.lineno, head) + 1))
+    text = (EXAMPLES / example).read_text().splitlines()
+    assert len([line for line in lines if text[line - 1].strip()]) <= 15
 
 
 def test_slam_on_digits_beats_plain_distillation() -> None:

@@ -24,6 +24,7 @@ with_code = [page for page in PAGES if blocks(page, "python")]
 def test_python_on_a_page_runs(page: Path, workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workshop)
     monkeypatch.syspath_prepend(workshop)
+    monkeypatch.syspath_prepend(ROOT / "examples")  # where `_toy` lies
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(page, "python"):
         if block.file:

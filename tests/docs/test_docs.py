@@ -135,5 +135,5 @@ def test_messages_that_the_guide_explains_are_in_the_code() -> None:
 
 def test_the_guide_to_ones_own_loop_shows_the_examples_as_they_are() -> None:
     shown = [block.text for block in blocks(ROOT / "docs/guides/own_loop.md", "python")]
-    files = ("own_loop.py", "hf_trainer.py")
+    files = ("own_loop.py", "hf_trainer.py", "_toy.py")
     assert shown == [(ROOT / "examples" / name).read_text(encoding="utf-8") for name in files]
