@@ -10,7 +10,7 @@ from limbeck.ledger.purge import Purged, purge, read_ids, vacuum
 from limbeck.ledger.verify import verify
 from limbeck.teachers.base import Money
 
-from .conftest import Shop
+from .conftest import TEACHER, Shop
 
 SECRET = b"the reply about Ada Lovelace, born 1815"
 OTHER = b"the reply about Charles Babbage"
@@ -100,9 +100,10 @@ def test_questions_in_flight_stop_a_purge_before_anything_is_removed(shop):
 
 
 def test_the_sentence_of_a_failure_goes_too(shop):
-    reservation = shop.reserve(1)
+    reservation = shop.reserve(1, 2)
     shop.record(reservation, failed=[1])
     purge(shop.ledger, shop.ids(1))
+    assert len(shop.ledger.failed("run", TEACHER)) == 0
     assert b"it said nothing" not in bytes_on_disk(shop.ledger)
     assert shop.spent().failed == 1
 

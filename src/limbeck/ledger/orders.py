@@ -55,7 +55,7 @@ def failed_questions(
     """Questions that this run has asked a teacher without getting an answer, (n, 16)."""
     rows: Sequence[tuple[bytes]] = connection.execute(
         """SELECT DISTINCT a.question FROM attempts a JOIN reservations r ON r.id = a.reservation
-            WHERE a.state = 'failed' AND r.run = ?
+            WHERE a.state = 'failed' AND r.run = ? AND length(a.question) = 16
                 AND r.teacher = (SELECT id FROM teachers WHERE fingerprint = ?)""",
         (run, fingerprint),
     ).fetchall()

@@ -171,7 +171,8 @@ def _refuse_in_flight(connection: sqlite3.Connection) -> None:
     if flying:
         raise ConfigError(
             f"{flying:,} of these questions are in flight, and their answers would come after the "
-            f"purge; stop the run that asks them and purge again. Nothing was removed."
+            f"purge; stop the run that asks them, or withdraw them from people (limbeck ask "
+            f"--withdraw), and purge again. Nothing was removed."
         )
 
 
