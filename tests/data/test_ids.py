@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limbeck.data import Schema, contains, content_ids, distinct, question_ids, row_ids
-from limbeck.data.ids import as_arrow, from_arrow
+from limbeck.data.ids import GatheredIds, as_arrow, from_arrow
 from limbeck.errors import DataError
 
 texts = st.lists(st.one_of(st.none(), st.text(max_size=6)), min_size=1, max_size=6)
@@ -136,3 +136,53 @@ def test_a_text_column_is_hashed_at_a_hundred_thousand_rows_a_second_or_more():
     started = time.perf_counter()
     row_ids(batch, ["text"])
     assert 65536 / (time.perf_counter() - started) > 1e5
+
+
+@pytest.mark.parametrize("picked", [False, True])
+@pytest.mark.parametrize("small", [0, 10_000])
+def test_gathered_ids_group_like_distinct_however_they_are_cut(monkeypatch, picked, small):
+    monkeypatch.setattr("limbeck.data.ids._SMALL", small)
+    rng = np.random.default_rng(0)
+    pool = rng.integers(0, 256, (700, 16), np.uint8)
+    ids = pool[rng.integers(0, len(pool), 2_000)]
+    ids[::7, :8] = ids[0, :8]  # the same beginning, another end
+    rows = rng.integers(0, len(ids), 1_500) if picked else None
+    gathered = GatheredIds(ids, rows)
+    whole = ids if rows is None else ids[rows]
+    assert len(gathered) == len(whole)
+    assert (gathered[:] == whole).all()
+    assert gathered.first_places().tolist() == distinct(whole)[0].tolist()
+
+
+def test_questions_are_looked_up_in_blocks_and_in_place(monkeypatch):
+    monkeypatch.setattr("limbeck.data.ids._BLOCK", 100)
+    rng = np.random.default_rng(1)
+    ids = rng.integers(0, 256, (950, 16), np.uint8)
+    rows, places = rng.permutation(950)[:700], rng.integers(0, 700, 333)
+    sizes = []
+
+    def look(some):
+        sizes.append(len(some))
+        return some[:, 0] < 100
+
+    found = GatheredIds(ids, rows).which(look, places)
+    assert found.tolist() == (ids[rows[places], 0] < 100).tolist()
+    assert sizes == [100, 100, 100, 33]
+    assert GatheredIds(ids).which(look).tolist() == (ids[:, 0] < 100).tolist()
+    assert GatheredIds(ids[:0]).which(look).tolist() == []
+    assert GatheredIds(ids[:0]).first_places().tolist() == []
+
+
+def test_grouping_a_million_ids_takes_few_bytes_an_id():
+    import tracemalloc
+
+    rng = np.random.default_rng(2)
+    ids = rng.integers(0, 256, (1_000_000, 16), np.uint8)
+    tracemalloc.start()
+    try:
+        first = GatheredIds(ids).first_places()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(first) == len(ids)
+    assert peak < 8 * len(ids) + 6 * len(ids)  # 8 bytes of them are the answer

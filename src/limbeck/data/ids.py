@@ -11,7 +11,7 @@ never written alike. The id is the BLAKE2b hash of that, 16 bytes long.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -26,6 +26,9 @@ from limbeck.errors import DataError
 ID_BYTES = 16
 ID_TYPE = pa.binary(ID_BYTES)
 _BINARY = pa.large_binary()
+_PART_BITS = 5
+_SMALL = 65_536
+_BLOCK = 262_144
 
 
 def row_ids(batch: pa.RecordBatch, columns: Sequence[str]) -> NDArray[np.uint8]:
@@ -98,6 +101,63 @@ def contains(known: NDArray[np.uint8], ids: NDArray[np.uint8]) -> NDArray[np.boo
     found = pc.is_in(as_arrow(ids), value_set=as_arrow(known))
     result: NDArray[np.bool_] = found.to_numpy(zero_copy_only=False)
     return result
+
+
+class GatheredIds:
+    """`ids[rows]`, gathered where it is needed and never all at once.
+
+    Args:
+        ids: uint8, shape (n, 16).
+        rows: Positions in `ids`, int64, shape (m,), repeats allowed; None for all.
+    """
+
+    def __init__(self, ids: NDArray[np.uint8], rows: NDArray[np.int64] | None = None) -> None:
+        self._ids = ids
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._ids) if self._rows is None else len(self._rows)
+
+    def __getitem__(self, places: NDArray[np.int64] | slice) -> NDArray[np.uint8]:
+        """Ids at some places, uint8, shape (k, 16)."""
+        return self._ids[places if self._rows is None else self._rows[places]]
+
+    def first_places(self) -> NDArray[np.int64]:
+        """The first place of each group of equal ids, int64, ascending.
+
+        Cost: as `distinct`, but 4 bytes an id while it runs, beside 8 for each group.
+        """
+        if len(self) <= _SMALL:
+            return distinct(self[:])[0]
+        # Equal ids begin with equal bits: each part of the id space is grouped by itself.
+        lead = self._ids[:, 0] if self._rows is None else self._ids[self._rows, 0]
+        part = lead >> (8 - _PART_BITS)
+        leads = np.zeros(len(self), np.bool_)
+        for value in range(1 << _PART_BITS):
+            here = np.flatnonzero(part == value)
+            leads[here[distinct(self[here])[0]]] = True
+        return np.flatnonzero(leads)
+
+    def which(
+        self,
+        look: Callable[[NDArray[np.uint8]], NDArray[np.bool_]],
+        places: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.bool_]:
+        """Ask `look`, which takes ids and gives a bool each, about some places, a block at a time.
+
+        Args:
+            look: Such as a ledger's `known`.
+            places: int64, shape (k,); None for all.
+
+        Returns:
+            bool, shape (k,).
+        """
+        count = len(self) if places is None else len(places)
+        found = np.zeros(count, np.bool_)
+        for start in range(0, count, _BLOCK):
+            block = slice(start, min(start + _BLOCK, count))
+            found[block] = look(self[block if places is None else places[block]])
+        return found
 
 
 def distinct(ids: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

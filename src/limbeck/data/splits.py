@@ -13,7 +13,7 @@ from limbeck.data.config import DataConfig
 from limbeck.data.cut import cut
 from limbeck.data.dataset import Dataset
 from limbeck.data.guess import guess_schema
-from limbeck.data.ids import distinct
+from limbeck.data.ids import GatheredIds
 from limbeck.data.looks import Seen
 from limbeck.data.parts import (
     Findings,
@@ -265,7 +265,7 @@ def _stage_pool(
             count,
             f"{count} pool rows were left out because they are also {role} rows.",
         )
-    repeated = rows - len(distinct(Dataset.open(path, schema).content_ids)[0])
+    repeated = rows - len(GatheredIds(Dataset.open(path, schema).content_ids).first_places())
     findings.add(
         "pool repeats itself",
         repeated,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from limbeck.answers import Answers
 from limbeck.data import Dataset, Splits
-from limbeck.data.ids import contains, distinct
+from limbeck.data.ids import GatheredIds, contains
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.estimate import Estimate
 from limbeck.distill.folder import WARNING, Event, RunFolder
@@ -25,10 +25,12 @@ from limbeck.distill.questions import (
     Questions,
     check_budget,
     check_money,
+    count_distinct,
     questions,
     worst_money,
 )
-from limbeck.engines import ask_about, purchase
+from limbeck.engines import purchase
+from limbeck.engines.questions import gathered
 from limbeck.errors import BudgetError, ConfigError, TeacherError
 from limbeck.ledger import Budget, Ledger, Spending
 from limbeck.storage import atomic_path, write_text
@@ -38,6 +40,7 @@ SELECTION = "pool.parquet"
 TO_ENCODE = "encoded.parquet"
 HUMAN = "human"
 """The kind of teacher that is asked in files, before and beside a run."""
+_GROUP_ROWS = 65_536
 _LOOK_SECONDS = 5.0
 _FIRST_LOOK_SECONDS = 0.2
 """Between two estimates of the rest, and between attempts at the first one."""
@@ -145,9 +148,12 @@ def acquire(
             f"{spending.unknown} answers were in flight when a process died; they may have been "
             f"billed and count against the budget, so the pool has {len(rows)} answers.",
         )
-    used = [asked.validation[validation_rows], asked.pool[rows]]
-    used += [asked.test[book.known(asked.test)]] if config.ask_test else []
-    first, _ = distinct(np.concatenate(used))
+    before = [asked.validation[validation_rows]]
+    before += [asked.test[book.known(asked.test)]] if config.ask_test else []
+    first = np.concatenate(before)
+    # Pool rows are distinct by question: they were chosen so.
+    again = GatheredIds(asked.pool, rows).which(lambda ids: contains(first, ids))
+    used = count_distinct(first) + int((~again).sum())
     test = None
     if config.ask_test and bool(book.known(asked.test).all()):
         test = book.read(asked.test)
@@ -159,7 +165,7 @@ def acquire(
         pool_rows=rows,
         pool_ids=asked.pool[rows],
         # Not what was found in the ledger: a resumed run finds there what it has paid for itself.
-        cached=max(0, len(first) - spending.answered),
+        cached=max(0, used - spending.answered),
         spending=spending,
     )
 
@@ -196,7 +202,7 @@ def buy_answers(
     rows = choose_pool(config, asked.pool, book, folder, left=buyer.left(), within=within)
     tallies.append(buyer.buy("pool", splits.pool, rows))
     validation_rows = np.flatnonzero(book.known(asked.validation))
-    rows = rows[book.known(asked.pool[rows])]
+    rows = rows[book.known_at(asked.pool, rows)]
     _require(len(validation_rows), "validation")
     _require(len(rows), "pool")
     return Purchased(
@@ -306,8 +312,8 @@ class _Buyer:
             ConfigError: they have more to answer first.
             BudgetError: so it is, but the budget holds no more questions.
         """
-        ids = ask_about(self._teacher, rows, positions)
-        first, _ = distinct(ids)
+        ids = gathered(self._teacher, rows, positions)
+        first = ids.first_places()
         known = self._ledger.known(self._teacher.fingerprint, ids[first])
         failed = contains(self._ledger.failed(self._run, self._teacher.fingerprint), ids[first])
         missing = int((~known & ~failed).sum())
@@ -331,9 +337,10 @@ class _Buyer:
 
     def _as_it_stands(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> Tally:
         """The tally of a purchase that has ended before: all there is comes from the ledger."""
-        ids = ask_about(self._teacher, rows, positions)
-        first, _ = distinct(ids)
-        known = int(self._ledger.known(self._teacher.fingerprint, ids[first]).sum())
+        ids = gathered(self._teacher, rows, positions)
+        first = ids.first_places()
+        book = AnswerBook(self._ledger, self._teacher.fingerprint)
+        known = int(ids.which(book.known, first).sum())
         return Tally(split, len(positions), len(first), cached=known, bought=0, failed=0, seconds=0)
 
 
@@ -385,15 +392,26 @@ def read_selection(folder: RunFolder) -> NDArray[np.int64] | None:
     path = folder.selections / SELECTION
     if not path.exists():
         return None
-    rows: NDArray[np.int64] = pq.read_table(path).column("row").to_numpy()
+    with pq.ParquetFile(path) as file:
+        rows = np.empty(file.metadata.num_rows, np.int64)
+        start = 0
+        for batch in file.iter_batches(_GROUP_ROWS, columns=["row"]):
+            rows[start : start + len(batch)] = batch.column(0).to_numpy()
+            start += len(batch)
     return rows
 
 
 def write_selection(folder: RunFolder, rows: NDArray[np.int64], share: float) -> None:
     """Write down pool rows to ask about, ascending, each of them drawn with probability `share`."""
-    table = pa.table({"row": rows, "inclusion_probability": np.full(len(rows), share)})
-    with atomic_path(folder.selections / SELECTION) as temporary:
-        pq.write_table(table, temporary)
+    schema = pa.schema({"row": pa.int64(), "inclusion_probability": pa.float64()})
+    with (
+        atomic_path(folder.selections / SELECTION) as temporary,
+        pq.ParquetWriter(temporary, schema) as writer,
+    ):
+        for start in range(0, len(rows), _GROUP_ROWS):
+            part = rows[start : start + _GROUP_ROWS]
+            columns = [pa.array(part), pa.array(np.full(len(part), share))]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
 
 def check_spending(
@@ -440,7 +458,7 @@ def rows_to_encode(
         return kept
     if config.teacher.kind == "fit":
         # Its answers cost nothing, and which of them are known shows when it is trained.
-        rows = np.sort(distinct(asked.pool)[0]).astype(np.int64)
+        rows = GatheredIds(asked.pool).first_places()
     else:
         assert teacher is not None
         book = AnswerBook(ledger, teacher.fingerprint)
@@ -467,7 +485,7 @@ def draw_as_if_new(config: DistillConfig, asked: Questions) -> tuple[NDArray[np.
     """
     before = [asked.validation, *([asked.test] if config.ask_test else [])]
     first = np.concatenate(before)
-    left = config.budget - len(distinct(first)[0])
+    left = config.budget - count_distinct(first)
     return _draw(asked.pool, lambda ids: contains(first, ids), left, config.seed)
 
 
@@ -517,11 +535,17 @@ def _draw(
     Questions met on the way that are answered already cost nothing, so a ledger of earlier runs
     makes the same budget reach further; the sample stays uniform.
     """
-    first, _ = distinct(ids)
-    order = np.random.default_rng(seed).permutation(first)
-    costs = np.cumsum(~known(ids[order]))
+    lazy = GatheredIds(ids)
+    order = lazy.first_places()
+    questions = len(order)
+    cost = np.zeros(len(ids), np.bool_)
+    cost[order] = ~lazy.which(known, order)
+    np.random.default_rng(seed).shuffle(order)
+    costs = np.cumsum(cost[order], dtype=np.int32)
     count = int(np.searchsorted(costs, budget, side="right"))
-    return np.sort(order[:count]).astype(np.int64), count / len(first)
+    chosen = order if count == questions else order[:count].copy()
+    chosen.sort()
+    return chosen, count / questions
 
 
 def _require(count: int, split: str) -> None:

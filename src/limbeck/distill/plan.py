@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from limbeck.data import Splits, distinct
+from limbeck.data import Splits
+from limbeck.data.ids import GatheredIds
 from limbeck.distill.acquire import HUMAN, read_selection
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.encoding import make_student, student_kind
@@ -22,6 +23,7 @@ from limbeck.distill.questions import (
     Questions,
     check_budget,
     check_money,
+    count_distinct,
     unanswered,
 )
 from limbeck.distill.recipes import check_objectives, expand
@@ -213,11 +215,11 @@ def _count(
     validation = unanswered(asked.validation, book)
     test = unanswered(asked.test, book) if config.ask_test else 0
     rows = read_selection(folder)
-    pool_ids = asked.pool if rows is None else asked.pool[rows]
-    distinct_rows, missing = len(distinct(pool_ids)[0]), unanswered(pool_ids, book)
+    pool_ids = GatheredIds(asked.pool, rows)
+    distinct_rows, missing = count_distinct(pool_ids), unanswered(pool_ids, book)
     pool = max(0, min(missing, config.budget - spent - validation - test))
-    parts = [asked.validation, pool_ids] + ([asked.test] if config.ask_test else [])
-    everything = sum(len(distinct(part)[0]) for part in parts)
+    before = [asked.validation] + ([asked.test] if config.ask_test else [])
+    everything = distinct_rows + sum(count_distinct(part) for part in before)
     return _Purchase(
         validation=validation,
         test=test,

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from limbeck.answers import Answers
 from limbeck.data import Dataset, Splits
-from limbeck.data.ids import distinct
+from limbeck.data.ids import GatheredIds
 from limbeck.distill.config import DistillConfig
-from limbeck.engines import ask_about
+from limbeck.engines.questions import gathered
 from limbeck.errors import ConfigError
 from limbeck.ledger import Ledger
 from limbeck.ledger.history import History
@@ -30,6 +30,10 @@ class AnswerBook:
     def known(self, ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which questions have an answer."""
         return self._ledger.known(self._fingerprint, ids)
+
+    def known_at(self, ids: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which questions `ids[rows]` have an answer; they are not gathered all at once."""
+        return GatheredIds(ids, rows).which(self.known)
 
     def read(self, ids: NDArray[np.uint8]) -> Answers:
         """Answers in the order of `ids`, repeats allowed."""
@@ -136,11 +140,21 @@ def worst_money(teacher: Teacher, rows: Dataset, count: int) -> Money:
     return Money(-(-quote.micros * count // max(1, sample.num_rows)), quote.currency)
 
 
-def unanswered(ids: NDArray[np.uint8], book: AnswerBook | None) -> int:
+def count_distinct(ids: NDArray[np.uint8] | GatheredIds) -> int:
+    """How many distinct questions there are."""
+    return len(_lazy(ids).first_places())
+
+
+def unanswered(ids: NDArray[np.uint8] | GatheredIds, book: AnswerBook | None) -> int:
     """How many distinct questions have no answer yet."""
-    first, _ = distinct(ids)
-    return len(first) if book is None else int((~book.known(ids[first])).sum())
+    lazy = _lazy(ids)
+    first = lazy.first_places()
+    return len(first) if book is None else int((~lazy.which(book.known, first)).sum())
+
+
+def _lazy(ids: NDArray[np.uint8] | GatheredIds) -> GatheredIds:
+    return ids if isinstance(ids, GatheredIds) else GatheredIds(ids)
 
 
 def _all_ids(teacher: Teacher, rows: Dataset) -> NDArray[np.uint8]:
-    return ask_about(teacher, rows, np.arange(len(rows)))
+    return gathered(teacher, rows)[:]  # a view, not a copy

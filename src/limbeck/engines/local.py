@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from limbeck.answers import Answers
 from limbeck.data.dataset import Dataset
-from limbeck.data.ids import distinct
-from limbeck.engines.questions import ask_about
+from limbeck.data.ids import GatheredIds
+from limbeck.engines.questions import gathered
 from limbeck.errors import BudgetError, ConfigError, LimbeckError, WorkerLostError
 from limbeck.ledger.base import Budget, Ledger, Reservation, Spending
 from limbeck.teachers.base import Money, Replies, Teacher, worst_prices
@@ -38,7 +38,7 @@ class PurchaseReport:
     """What came of a purchase.
 
     Args:
-        ids: Question of each row, uint8, shape (n, 16): the key of its answer in the ledger.
+        keys: Question of each row, gathered where it is needed.
         answered: Which rows have an answer in the ledger now, bool, shape (n,).
         questions: Distinct questions among the rows.
         cached: Questions that the ledger held before: they cost nothing.
@@ -50,7 +50,7 @@ class PurchaseReport:
         spent: What the run has spent in all.
     """
 
-    ids: NDArray[np.uint8]
+    keys: GatheredIds
     answered: NDArray[np.bool_]
     questions: int
     cached: int
@@ -60,6 +60,11 @@ class PurchaseReport:
     exhausted: bool
     stopped: bool
     spent: Spending
+
+    @property
+    def ids(self) -> NDArray[np.uint8]:
+        """Question of each row, uint8, shape (n, 16): the key of its answer in the ledger."""
+        return self.keys[:]
 
 
 def purchase(
@@ -98,11 +103,16 @@ def purchase(
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: must be >= 1; 256 is usual.")
-    ids = ask_about(teacher, dataset, rows)
-    first, _ = distinct(ids)
+    ids = gathered(teacher, dataset, rows)
+    missing = ids.first_places()
+    questions = len(missing)
     info = {"classes": list(teacher.classes), "columns": list(teacher.columns)}
     ledger.describe(teacher.fingerprint, info)
-    missing = first[~ledger.known(teacher.fingerprint, ids[first])]
+
+    def known(some: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        return ledger.known(teacher.fingerprint, some)
+
+    missing = missing[~ids.which(known, missing)]
     buyer = _Buyer(
         teacher=teacher,
         ledger=ledger,
@@ -114,13 +124,13 @@ def purchase(
         batch_size=batch_size,
         on_progress=on_progress,
         stop=stop,
-        questions=len(first),
-        cached=len(first) - len(missing),
+        questions=questions,
+        cached=questions - len(missing),
     )
     buyer.buy(missing)
     return PurchaseReport(
-        ids=ids,
-        answered=ledger.known(teacher.fingerprint, ids),
+        keys=ids,
+        answered=ids.which(known),
         questions=buyer.questions,
         cached=buyer.cached,
         bought=buyer.bought,
@@ -140,7 +150,7 @@ class _Buyer:
     ledger: Ledger
     dataset: Dataset
     rows: NDArray[np.int64]
-    ids: NDArray[np.uint8]
+    ids: GatheredIds
     run: str
     budget: Budget
     batch_size: int
