@@ -1,0 +1,150 @@
+"""How much a student would learn from a row now: a number in [0, 1] a row.
+
+Any numbers in [0, 1] of your own serve the rules of this folder as well; `ranks` brings others there.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from limbeck.errors import ConfigError, ShapeError
+
+Measure = Literal["margin", "entropy", "least_confidence", "bald", "gradient_norm", "rank"]
+MEASURES: tuple[Measure, ...] = (
+    "margin", "entropy", "least_confidence", "bald", "gradient_norm", "rank",
+)  # fmt: skip
+_SUM_TOLERANCE = 1e-3
+
+
+def gains(probs: Tensor, measure: Measure = "margin", *, embeddings: Tensor | None = None) -> Tensor:
+    """Informativeness of rows from what the student says of them.
+
+    Args:
+        probs: Student probabilities f, taken in evaluation mode on inputs that are not augmented,
+            shape (n, C); for "bald" of M members or dropout passes, shape (M, n, C).
+        measure:
+            "margin": 1 - (f_(1) - f_(2)), the two largest probabilities.
+            "entropy": entropy over ln C.
+            "least_confidence": (1 - f_(1)) C / (C - 1).
+            "bald": (entropy of the mean - mean of the entropies) / ln C (Houlsby et al. 2011).
+            "gradient_norm": norm of the last layer's gradient at the most probable class,
+                |f - onehot| |h|, over the largest in these rows.
+            "rank": rank of "margin" over n - 1, ties averaged.
+        embeddings: Inputs h of the last layer, shape (n, D), for "gradient_norm".
+
+    Returns:
+        Gains in [0, 1], float32, shape (n,).
+
+    Raises:
+        ShapeError: shapes do not fit each other or the measure.
+        ConfigError: the measure is unknown, or rows are no probabilities (NaN, negative, sum not 1).
+
+    Cost: O(n C), for "bald" O(M n C), for "rank" O(n log n) more.
+    """
+    if measure not in MEASURES:
+        raise ConfigError(f"measure={measure!r}: must be one of {', '.join(MEASURES)}.")
+    dims = 3 if measure == "bald" else 2
+    if probs.ndim != dims or not probs.is_floating_point() or probs.shape[-1] < 2:
+        raise ShapeError(
+            f"gains by {measure!r} need floating-point probabilities of shape "
+            f"{'(M, n, C)' if dims == 3 else '(n, C)'} with C >= 2, got {probs.dtype} of shape "
+            f"{tuple(probs.shape)}."
+        )
+    f = probs.detach().float()
+    _check_rows(f)
+    match measure:
+        case "margin":
+            return _margin(f)
+        case "rank":
+            return ranks(_margin(f))
+        case "entropy":
+            return (_entropy(f) / math.log(f.shape[-1])).clamp(0, 1)
+        case "least_confidence":
+            count = f.shape[-1]
+            return ((1 - f.amax(dim=-1)) * count / (count - 1)).clamp(0, 1)
+        case "bald":
+            gap = _entropy(f.mean(dim=0)) - _entropy(f).mean(dim=0)
+            return (gap / math.log(f.shape[-1])).clamp(0, 1)
+        case "gradient_norm":
+            return _gradient_norm(f, embeddings)
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """Rank of each score over n - 1, ties averaged: any scores become gains in [0, 1].
+
+    Args:
+        scores: Floating point, shape (n,); a larger one is more informative.
+
+    Returns:
+        float32, shape (n,); 0 for a single row.
+
+    Raises:
+        ShapeError, ConfigError: scores are not 1-d, or NaN.
+
+    Cost: O(n log n).
+    """
+    if scores.ndim != 1:
+        raise ShapeError(f"ranks need scores of shape (n,), got {tuple(scores.shape)}.")
+    if bool(scores.isnan().any()):
+        raise ConfigError("scores hold NaN, which has no rank; leave those rows out.")
+    # Each distinct score takes the mean of the places that it fills.
+    _, group, sizes = scores.detach().unique(return_inverse=True, return_counts=True)
+    last = sizes.cumsum(0)
+    mean = last.double() - (sizes - 1).double() / 2 - 1
+    return (mean[group] / max(len(scores) - 1, 1)).float()
+
+
+def check_gains(values: Tensor) -> None:
+    """Refuse gains that a rule could not use.
+
+    Raises:
+        ShapeError: they are not floating point of shape (n,).
+        ConfigError: one is NaN or out of [0, 1].
+    """
+    if values.ndim != 1 or not values.is_floating_point():
+        raise ShapeError(
+            f"gains must be a floating-point tensor of shape (n,), got {values.dtype} of shape "
+            f"{tuple(values.shape)}."
+        )
+    if len(values) and not bool(((values >= 0) & (values <= 1)).all()):
+        raise ConfigError(
+            f"gains must lie in [0, 1], got values from {float(values.min()):.6g} to "
+            f"{float(values.max()):.6g}; limbeck.select.ranks brings any scores there."
+        )
+
+
+def _margin(f: Tensor) -> Tensor:
+    top = f.topk(2, dim=-1).values
+    return (1 - (top[:, 0] - top[:, 1])).clamp(0, 1)
+
+
+def _entropy(f: Tensor) -> Tensor:
+    return torch.special.entr(f).sum(dim=-1)
+
+
+def _gradient_norm(f: Tensor, embeddings: Tensor | None) -> Tensor:
+    if embeddings is None or embeddings.ndim != 2 or len(embeddings) != len(f):
+        got = "none" if embeddings is None else tuple(embeddings.shape)
+        raise ShapeError(
+            f"gains by 'gradient_norm' need embeddings of shape ({len(f)}, D), got {got}; they are "
+            f"the inputs of the student's last layer."
+        )
+    top = f.amax(dim=1)
+    # |f - e|^2 = |f|^2 - 2 f_top + 1; the gradient is the outer product of f - e and h.
+    error = (f.square().sum(dim=1) - 2 * top + 1).clamp_min(0).sqrt()
+    norm = error * embeddings.detach().float().norm(dim=1)
+    largest = norm.max() if len(norm) else norm.new_ones(())
+    return (norm / largest.clamp_min(torch.finfo(norm.dtype).tiny)).clamp(0, 1)
+
+
+def _check_rows(f: Tensor) -> None:
+    if f.numel() == 0:
+        return
+    off = (f.sum(dim=-1) - 1).abs().max()
+    if not bool(f.min() >= 0) or not bool(off <= _SUM_TOLERANCE):
+        raise ConfigError(
+            "student probabilities must be >= 0 and sum to 1 in each row, without NaN; pass "
+            "torch.softmax(logits, dim=-1) of a student in evaluation mode."
+        )
