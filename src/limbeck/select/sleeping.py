@@ -21,6 +21,8 @@ from limbeck.errors import ConfigError, ShapeError
 from limbeck.numerics.rounding import dependent_rounding
 
 _UNDERFLOW = 1e-12
+_CLOSE = 1e-12
+_MOST_STEPS = 200
 
 
 class _Round(NamedTuple):
@@ -210,7 +212,7 @@ class SleepingExperts:
 
         if lhat is None:
             return candidate(0.0)
-        return candidate(_root(lambda alpha: float(candidate(alpha).p @ lhat) - alpha))
+        return candidate(_root(lambda alpha: float(candidate(alpha).p @ lhat)))
 
     def _rows(self, awake: Tensor | None) -> Tensor:
         mask = self._awake
@@ -268,12 +270,21 @@ def _capped(p: Tensor, k: int) -> Tensor:
     return out.clamp_max_(1)
 
 
-def _root(h: Callable[[float], float]) -> float:
-    """The root of h in [0, 1], where h(0) >= 0 >= h(1) up to rounding."""
-    from scipy.optimize import brentq
+def _root(f: Callable[[float], float]) -> float:
+    """The fixed point of f in [0, 1], within 1e-12: secant steps, halving where they leave a bracket.
 
-    if h(0.0) <= 0:
-        return 0.0
-    if h(1.0) >= 0:
-        return 1.0
-    return float(brentq(h, 0.0, 1.0, xtol=1e-14, rtol=1e-14))
+    f hardly changes with its argument, so three or four values are enough as a rule.
+    """
+    low, high = 0.0, 1.0
+    x = f(0.5)
+    before: tuple[float, float] | None = None
+    for _ in range(_MOST_STEPS):
+        h = f(x) - x
+        if abs(h) <= _CLOSE or high - low <= _CLOSE:
+            break
+        low, high = (x, high) if h > 0 else (low, x)
+        slope = -1.0 if before is None or h == before[1] else (h - before[1]) / (x - before[0])
+        before = (x, h)
+        guess = x - h / slope if slope else x
+        x = guess if low < guess < high else (low + high) / 2
+    return x
