@@ -9,7 +9,7 @@ import pytest
 
 SRC = Path(__file__).parent.parent / "src" / "limbeck"
 FOUNDATION = {"errors", "answers", "numerics", "storage", "registry"}
-KERNELS = {"trust", "objectives"}
+KERNELS = {"trust", "objectives", "select"}
 EDGES = {"data", "teachers", "ledger", "students", "engines", "report"}
 SHELLS = {"distill", "testing"}
 FILES = sorted(SRC.rglob("*.py"))

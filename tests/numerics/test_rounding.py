@@ -33,9 +33,7 @@ def probabilities(n, k, seed, sure=0):
 
 @BOTH
 @given(n=st.integers(1, 40), seed=st.integers(0, 999), data=st.data())
-def test_exactly_k_distinct_rows_with_the_sure_ones_and_without_the_impossible(
-    draw, n, seed, data
-):
+def test_exactly_k_distinct_rows_with_the_sure_ones_and_without_the_impossible(draw, n, seed, data):
     k = data.draw(st.integers(0, n))
     p = probabilities(n + 4, k + 2, seed, sure=2)
     rows = draw(p, generator(seed)).tolist()

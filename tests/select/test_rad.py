@@ -14,9 +14,9 @@ from limbeck.select.rad import (
     expected_inclusion,
     rad_distribution,
     rad_inclusion,
-    relative_regret_distribution,
     worst_case,
 )
+from limbeck.select.regret import relative_regret_distribution
 
 
 def t(values):
@@ -143,7 +143,7 @@ def test_limits_and_bounds_of_the_game(case, data):
     if g.min() >= 2e-6:
         assert np.allclose(halved, q)
         assert abs(half - value / 2) <= 1e-12
-    # The rows that hold anything are equalised, so the adversary does not care which of them it takes.
+    # Rows that hold anything are equalised: the adversary does not care which of them it takes.
     held = (q * t(g))[q > 0]
     assert np.allclose(held, held[0], rtol=1e-9)
 

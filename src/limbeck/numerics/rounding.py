@@ -83,7 +83,7 @@ def systematic_sampling(p: Tensor, generator: torch.Generator) -> Tensor:
         ShapeError, ConfigError: as `dependent_rounding`.
 
     Cost: O(n) time, one random number beside the order; about 32 n bytes.
-    Guarantee: the marginals are p and the size is k. Pairs are not negatively correlated in general.
+    Guarantee: the marginals are p and the size is k. Pairs may be positively correlated.
     """
     x, k = _checked(p)
     sure = (x >= 1).nonzero()[:, 0]

@@ -1,6 +1,7 @@
 """How much a student would learn from a row now: a number in [0, 1] a row.
 
-Any numbers in [0, 1] of your own serve the rules of this folder as well; `ranks` brings others there.
+Any numbers in [0, 1] of your own serve the rules of this folder as well; `ranks` brings others
+there.
 """
 
 import math
@@ -18,7 +19,9 @@ MEASURES: tuple[Measure, ...] = (
 _SUM_TOLERANCE = 1e-3
 
 
-def gains(probs: Tensor, measure: Measure = "margin", *, embeddings: Tensor | None = None) -> Tensor:
+def gains(
+    probs: Tensor, measure: Measure = "margin", *, embeddings: Tensor | None = None
+) -> Tensor:
     """Informativeness of rows from what the student says of them.
 
     Args:
@@ -39,7 +42,7 @@ def gains(probs: Tensor, measure: Measure = "margin", *, embeddings: Tensor | No
 
     Raises:
         ShapeError: shapes do not fit each other or the measure.
-        ConfigError: the measure is unknown, or rows are no probabilities (NaN, negative, sum not 1).
+        ConfigError: the measure is unknown, or rows are no probabilities (NaN, negative, sum off).
 
     Cost: O(n C), for "bald" O(M n C), for "rank" O(n log n) more.
     """
@@ -53,7 +56,7 @@ def gains(probs: Tensor, measure: Measure = "margin", *, embeddings: Tensor | No
             f"{tuple(probs.shape)}."
         )
     f = probs.detach().float()
-    _check_rows(f)
+    check_probs(f)
     match measure:
         case "margin":
             return _margin(f)
@@ -68,7 +71,8 @@ def gains(probs: Tensor, measure: Measure = "margin", *, embeddings: Tensor | No
             gap = _entropy(f.mean(dim=0)) - _entropy(f).mean(dim=0)
             return (gap / math.log(f.shape[-1])).clamp(0, 1)
         case "gradient_norm":
-            return _gradient_norm(f, embeddings)
+            norms = gradient_norms(f, embeddings)
+            return over_largest(norms)
 
 
 def ranks(scores: Tensor) -> Tensor:
@@ -90,10 +94,51 @@ def ranks(scores: Tensor) -> Tensor:
     if bool(scores.isnan().any()):
         raise ConfigError("scores hold NaN, which has no rank; leave those rows out.")
     # Each distinct score takes the mean of the places that it fills.
-    _, group, sizes = scores.detach().unique(return_inverse=True, return_counts=True)
-    last = sizes.cumsum(0)
-    mean = last.double() - (sizes - 1).double() / 2 - 1
-    return (mean[group] / max(len(scores) - 1, 1)).float()
+    group, sizes = groups_of(scores.detach())
+    mean = sizes.cumsum(0).double() - (sizes - 1).double() / 2 - 1
+    places: Tensor = mean[group] / max(len(scores) - 1, 1)
+    return places.float()
+
+
+def gradient_norms(probs: Tensor, embeddings: Tensor | None) -> Tensor:
+    """Norm of the last layer's gradient at the most probable class: |f - onehot| |h|.
+
+    Args:
+        probs: Student probabilities f, shape (n, C).
+        embeddings: Inputs h of the last layer, shape (n, D).
+
+    Returns:
+        float32, >= 0, shape (n,), not scaled.
+
+    Raises:
+        ShapeError: embeddings are missing or of other rows.
+    """
+    if embeddings is None or embeddings.ndim != 2 or len(embeddings) != len(probs):
+        got = "none" if embeddings is None else tuple(embeddings.shape)
+        raise ShapeError(
+            f"gains by 'gradient_norm' need embeddings of shape ({len(probs)}, D), got {got}; they "
+            f"are the inputs of the student's last layer."
+        )
+    f = probs.detach().float()
+    # |f - e|^2 = |f|^2 - 2 f_top + 1; the gradient is the outer product of f - e and h.
+    error = (f.square().sum(dim=1) - 2 * f.amax(dim=1) + 1).clamp_min(0).sqrt()
+    norms: Tensor = error * embeddings.detach().float().norm(dim=1)
+    return norms
+
+
+def over_largest(norms: Tensor) -> Tensor:
+    """Divide by the largest; zeros where all are zero."""
+    if len(norms) == 0:
+        return norms
+    return (norms / norms.max().clamp_min(torch.finfo(norms.dtype).tiny)).clamp(0, 1)
+
+
+def groups_of(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Group equal values: the group of each, in ascending order of value, and the groups' sizes."""
+    found = values.unique(return_inverse=True, return_counts=True)  # type: ignore[no-untyped-call]  # torch has no annotation
+    group: Tensor = found[1]
+    sizes: Tensor = found[2]
+    return group, sizes
 
 
 def check_gains(values: Tensor) -> None:
@@ -121,25 +166,16 @@ def _margin(f: Tensor) -> Tensor:
 
 
 def _entropy(f: Tensor) -> Tensor:
-    return torch.special.entr(f).sum(dim=-1)
+    entropy: Tensor = torch.special.entr(f).sum(dim=-1)
+    return entropy
 
 
-def _gradient_norm(f: Tensor, embeddings: Tensor | None) -> Tensor:
-    if embeddings is None or embeddings.ndim != 2 or len(embeddings) != len(f):
-        got = "none" if embeddings is None else tuple(embeddings.shape)
-        raise ShapeError(
-            f"gains by 'gradient_norm' need embeddings of shape ({len(f)}, D), got {got}; they are "
-            f"the inputs of the student's last layer."
-        )
-    top = f.amax(dim=1)
-    # |f - e|^2 = |f|^2 - 2 f_top + 1; the gradient is the outer product of f - e and h.
-    error = (f.square().sum(dim=1) - 2 * top + 1).clamp_min(0).sqrt()
-    norm = error * embeddings.detach().float().norm(dim=1)
-    largest = norm.max() if len(norm) else norm.new_ones(())
-    return (norm / largest.clamp_min(torch.finfo(norm.dtype).tiny)).clamp(0, 1)
+def check_probs(f: Tensor) -> None:
+    """Refuse student probabilities that are none.
 
-
-def _check_rows(f: Tensor) -> None:
+    Raises:
+        ConfigError: NaN, a negative one, or a row that does not sum to 1 within 0.001.
+    """
     if f.numel() == 0:
         return
     off = (f.sum(dim=-1) - 1).abs().max()

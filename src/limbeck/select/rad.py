@@ -6,7 +6,7 @@ probability on the k most informative rows, in inverse proportion to their gain.
 
 Source: Baykal, Trinh, Iliopoulos, Menghani, Vee, "Robust active distillation", ICLR 2023, arXiv
 2210.01213; its abstract was at hand. The closed form of the game is a reconstruction, checked
-against the linear program that defines it; the game with caps for batches and `rad_regret` are our own.
+against the linear program that defines it; the game with caps for batches is our own.
 """
 
 import numpy as np
@@ -19,8 +19,6 @@ from limbeck.select.gains import check_gains
 
 FLOOR = 1e-6
 """Gains below this count as this: 1 / g must stay finite."""
-LARGEST_PROGRAM = 200_000
-"""Variables of the largest linear program that `rad_regret` builds."""
 _HALVINGS = 200
 
 
@@ -36,15 +34,15 @@ def rad_distribution(gains: Tensor, mistakes: int) -> tuple[Tensor, float]:
         mistakes: Rows m that the teacher gets wrong, >= 0; n - 1 at most counts.
 
     Returns:
-        The distribution q over rows, float64, shape (n,); and the value (k* - m) / H_k*: the gain of
-        one question against the worst adversary. Of equal gains the earlier row comes first.
+        The distribution q over rows, float64, shape (n,); and the value (k* - m) / H_k*: the gain
+        of one question against the worst adversary. Of equal gains the earlier row comes first.
 
     Raises:
         ShapeError, ConfigError: gains are no gains, or `mistakes` is negative.
 
     Cost: O(n log n) time, 40 bytes a row.
     """
-    s, order, m = _sorted(gains, mistakes)
+    s, order, m = sorted_gains(gains, mistakes)
     harmonic = np.cumsum(1 / s)
     k = _support(harmonic, m)
     q = np.zeros(len(s))
@@ -62,8 +60,8 @@ def rad_inclusion(gains: Tensor, mistakes: int, k: int) -> Tensor:
 
     Args:
         gains: Informativeness of each row, in [0, 1], floating point, shape (n,).
-        mistakes: Rows m that the teacher gets wrong, >= 0; n - 1 at most counts. 0 gives exactly the
-            k rows of largest gain.
+        mistakes: Rows m that the teacher gets wrong, >= 0; n - 1 at most counts. 0 gives exactly
+            the k rows of largest gain.
         k: Rows of the batch, 0 <= k <= n.
 
     Returns:
@@ -74,11 +72,11 @@ def rad_inclusion(gains: Tensor, mistakes: int, k: int) -> Tensor:
 
     Cost: O(n log n) time, 60 bytes a row: 10 million rows in seconds.
     """
-    _check_batch(k, len(gains))
+    check_batch(k, len(gains))
     if k in (0, len(gains)):
         check_gains(gains)
         return torch.full((len(gains),), float(k > 0), dtype=torch.float64, device=gains.device)
-    s, order, m = _sorted(gains, mistakes)
+    s, order, m = sorted_gains(gains, mistakes)
     filled = np.zeros(len(s))
     if m == 0:
         filled[:k] = 1.0
@@ -107,39 +105,6 @@ def worst_case(p: Tensor, gains: Tensor, mistakes: int) -> float:
     return float(products[max(mistakes, 0) :].sum())
 
 
-def relative_regret_distribution(gains: Tensor, mistakes: int) -> tuple[Tensor, float]:
-    """Minimise the regret to the best row that is left: experimental, and not the paper's RAD-Loss.
-
-    min over q, max over sets M of m rows, of max_{i not in M} g_i - sum_{i not in M} q_i g_i. It puts
-    more on the largest gains than `rad_distribution`. The paper has a variant that optimises a
-    relative error, whose closed form is not known here; this is a reconstruction of its idea.
-
-    Args:
-        gains: Informativeness of each row, in [0, 1], floating point, shape (n,), n >= 1.
-        mistakes: Rows m that the teacher gets wrong, >= 0; n - 1 at most counts.
-
-    Returns:
-        The distribution q over rows, float64, shape (n,), and the regret.
-
-    Raises:
-        ShapeError, ConfigError: as `rad_distribution`, or n (m + 2) exceeds 200,000: choose
-            candidates first.
-
-    Cost: a linear program with O(n m) variables.
-    """
-    s, order, m = _sorted(gains, mistakes)
-    if len(s) * (m + 2) > LARGEST_PROGRAM:
-        raise ConfigError(
-            f"the regret game of {len(s)} rows and {m} mistakes is a linear program of "
-            f"{len(s) * (m + 2):,} variables, more than {LARGEST_PROGRAM:,}; choose the candidates "
-            f"of largest gain first, or use rad_distribution."
-        )
-    by_order, regret = _regret_program(s, m)
-    q = np.zeros(len(s))
-    q[order] = by_order
-    return torch.from_numpy(q).to(gains.device), regret
-
-
 def expected_inclusion(gains: Tensor, error: Tensor, k: int) -> Tensor:
     """Inclusion probabilities where the teacher's error at each row can be estimated beforehand.
 
@@ -156,7 +121,7 @@ def expected_inclusion(gains: Tensor, error: Tensor, k: int) -> Tensor:
     Raises:
         ShapeError, ConfigError: gains or errors are out of [0, 1], lengths differ, k out of range.
     """
-    _check_batch(k, len(gains))
+    check_batch(k, len(gains))
     check_gains(gains)
     check_gains(error)
     if len(error) != len(gains):
@@ -211,7 +176,9 @@ def _slope(
     return float(rising - m - last * spent)
 
 
-def _sorted(gains: Tensor, mistakes: int) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+def sorted_gains(
+    gains: Tensor, mistakes: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
     """Gains in descending order with their floor, the rows in that order, and m in range."""
     check_gains(gains)
     if len(gains) == 0:
@@ -228,49 +195,6 @@ def _support(harmonic: NDArray[np.float64], m: int) -> int:
     return int(m + 1 + np.argmax(counts / harmonic[m:]))
 
 
-def _check_batch(k: int, n: int) -> None:
+def check_batch(k: int, n: int) -> None:
     if not 0 <= k <= n:
         raise ConfigError(f"k={k}: a batch from {n} rows must have 0 to {n} of them.")
-
-
-def _regret_program(s: NDArray[np.float64], m: int) -> tuple[NDArray[np.float64], float]:
-    """Solve min R over q, c, t with, for each j of the m + 1 largest gains (first in `s`):
-
-    R >= s_j - sum_i q_i s_i + m c_j + sum_{i != j} t_ij, t_ij >= q_i s_i - c_j, t, c >= 0.
-    """
-    from scipy.optimize import linprog
-    from scipy.sparse import coo_matrix, vstack
-
-    n, games = len(s), m + 1
-    cell = np.arange(games * n).reshape(games, n)  # t_ij; columns: q, c, t, R
-    j, i = np.indices((games, n))
-    other = i != j
-    columns = n + games + games * n + 1
-    rows = np.concatenate([np.repeat(np.arange(games), n), np.arange(games), j[other]])
-    places = np.concatenate([np.tile(np.arange(n), games), n + np.arange(games)])
-    places = np.concatenate([places, n + games + cell[other]])
-    values = np.concatenate([np.tile(-s, games), np.full(games, float(m)), np.ones(other.sum())])
-    rows = np.concatenate([rows, np.arange(games)])
-    places = np.concatenate([places, np.full(games, columns - 1)])
-    values = np.concatenate([values, np.full(games, -1.0)])
-    regret = coo_matrix((values, (rows, places)), shape=(games, columns))
-    each = cell[other]
-    k = np.arange(len(each))
-    excess = coo_matrix(
-        (
-            np.concatenate([s[i[other]], np.full(2 * len(each), -1.0)]),
-            (np.tile(k, 3), np.concatenate([i[other], n + j[other], n + games + each])),
-        ),
-        shape=(len(each), columns),
-    )
-    found = linprog(
-        np.eye(1, columns, columns - 1)[0],
-        A_ub=vstack([regret, excess]),
-        b_ub=np.concatenate([-s[:games], np.zeros(len(each))]),
-        A_eq=coo_matrix((np.ones(n), (np.zeros(n, int), np.arange(n))), shape=(1, columns)),
-        b_eq=[1.0],
-        bounds=[(0, None)] * (columns - 1) + [(None, None)],
-        method="highs",
-    )
-    q = np.maximum(found.x[:n], 0)
-    return q / q.sum(), float(found.fun)

@@ -4,9 +4,9 @@ Every row is an expert. Its loss in a round is 1 - gain; a row that has been bou
 cannot be chosen again. The distribution over awake rows has low regret to every row, near constant
 where scores can be predicted from the round before, and safe where they cannot.
 
-Source: Baykal, Liebenwein, Gal, Feldman, Rus, "Low-regret active learning", arXiv 2104.02822 (2021);
-its abstract was at hand. The update and its constants are a reconstruction that meets the guarantee
-derived for it: see `SleepingExperts`. Batches: KL projection on the capped simplex, and
+Source: Baykal, Liebenwein, Gal, Feldman, Rus, "Low-regret active learning", arXiv 2104.02822
+(2021); its abstract was at hand. The update and its constants are a reconstruction that meets the
+guarantee derived for it: see `SleepingExperts`. Batches: KL projection on the capped simplex, and
 `limbeck.numerics.rounding.dependent_rounding`.
 """
 
@@ -77,6 +77,11 @@ class SleepingExperts:
     def awake(self) -> Tensor:
         """Rows that may still be chosen, bool, shape (n,)."""
         return self._awake.clone()
+
+    @property
+    def in_round(self) -> bool:
+        """Whether a round has begun that has not ended."""
+        return self._round is not None
 
     def predict(
         self, awake: Tensor | None = None, predicted_losses: Tensor | None = None
@@ -271,7 +276,7 @@ def _capped(p: Tensor, k: int) -> Tensor:
 
 
 def _root(f: Callable[[float], float]) -> float:
-    """The fixed point of f in [0, 1], within 1e-12: secant steps, halving where they leave a bracket.
+    """The fixed point of f in [0, 1], within 1e-12, by secant steps inside a shrinking bracket.
 
     f hardly changes with its argument, so three or four values are enough as a rule.
     """

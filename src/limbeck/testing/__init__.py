@@ -11,6 +11,7 @@ run pytest:
 """
 
 from limbeck.testing.objectives import ObjectiveSuite
+from limbeck.testing.selectors import SelectorSuite
 from limbeck.testing.students import StudentSuite
 
-__all__ = ["ObjectiveSuite", "StudentSuite"]
+__all__ = ["ObjectiveSuite", "SelectorSuite", "StudentSuite"]
