@@ -14,21 +14,24 @@ so its two forms are one row here.
 """
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from benchmarks._common import Clock, Results, Row, arguments, results
 from benchmarks._picture import whiskers
-
-from limbeck.numerics.intervals import paired_t
+from benchmarks.distill._shared import (
+    TITLES,
+    data_folder,
+    draw_texts,
+    interval,
+    score,
+    start,
+    write,
+)
 
 SEEDS = 5
 AT_ONCE = 2
@@ -37,16 +40,7 @@ TEACHERS = ("strong", "weak")
 BUDGET = 25_500
 ARMS = ("labels", "labels_and_validation", "hard_kd", "soft_kd", "slam_soft", "slam_hard")
 PICTURE = Path(__file__).parents[2] / "docs" / "methods" / "imdb.svg"
-TITLES = {
-    "labels": "labels only",
-    "labels_and_validation": "labels and validation",
-    "hard_kd": "hard KD",
-    "soft_kd": "soft KD",
-    "slam_soft": "SLaM soft",
-    "slam_hard": "SLaM hard",
-    "shipped": "what shipped",
-    "teacher": "the teacher",
-}
+SHOWN = (*ARMS, "shipped", "teacher")
 COMPARED = [
     *((arm, "labels_and_validation") for arm in ("hard_kd", "soft_kd", "slam_soft", "slam_hard")),
     *((slam, other) for slam in ("slam_soft", "slam_hard") for other in ("hard_kd", "soft_kd")),
@@ -55,35 +49,15 @@ COMPARED = [
 ]
 
 
-def data_folder() -> Path:
-    """Where the reviews are."""
-    return Path(os.environ.get("LIMBECK_DATA", "../shared/data")) / "text" / "imdb"
-
-
 def draw(seed: int, folder: Path) -> None:
     """Write the files of one seed: splits that share no text."""
     rng = np.random.default_rng(seed)
-    train, unlabelled, test = (
-        pq.read_table(data_folder() / f"{name}.parquet") for name in ("train", "unlabelled", "test")
-    )
-    # Some reviews stand in train and in test: they may serve neither.
-    shared = set(test.column("text").to_pylist())
-    own = {text: i for i, text in enumerate(train.column("text").to_pylist()) if text not in shared}
-    order = rng.permutation(np.array(sorted(own.values())))
-    parts = np.split(order, [SIZES["labelled"], SIZES["labelled"] + SIZES["validation"]])
-    for name, rows in zip(("labelled", "validation", "rest"), parts, strict=True):
-        write(train.take(rows), folder / f"{name}.parquet")
-    write(test.take(rng.permutation(test.num_rows)[: SIZES["test"]]), folder / "test.parquet")
+    source = data_folder() / "text" / "imdb"
+    sizes = {name: SIZES[name] for name in ("labelled", "validation", "test")}
+    draw_texts(source, {**sizes, "rest": None}, rng, folder)
+    unlabelled = pq.read_table(source / "unlabelled.parquet")
     rows = rng.permutation(unlabelled.num_rows)[: SIZES["pool"]]
     write(unlabelled.take(rows).select(["text"]), folder / "pool.parquet")
-
-
-def write(table: pa.Table, path: Path) -> None:
-    """Write a table without the texts that it repeats."""
-    _, first = np.unique(
-        np.array(table.column("text").to_pylist(), dtype=object), return_index=True
-    )
-    pq.write_table(table.take(np.sort(first)), path)
 
 
 def run_one(teacher: str, seed: int) -> Row:
@@ -146,22 +120,11 @@ def summary(rows: Iterable[Row]) -> dict[str, object]:
     return numbers
 
 
-def score(row: Row, name: str) -> float:
-    """Accuracy of an arm, of the teacher, or of what shipped."""
-    return row["accuracy"][row["shipped"] if name == "shipped" else name]
-
-
-def interval(values: list[float]) -> dict[str, float]:
-    """Mean and 95 % t-interval."""
-    found = paired_t(np.array(values))
-    return {"mean": found.estimate, "low": found.low, "high": found.high}
-
-
 def picture(numbers: dict[str, object]) -> None:
     """Draw the accuracy of every arm, a panel a teacher."""
     panels = {}
     for teacher, found in numbers.items():
-        shown = {TITLES[name]: found["accuracy"][name] for name in TITLES}
+        shown = {TITLES[name]: found["accuracy"][name] for name in SHOWN}
         panels[f"{teacher} teacher"] = {
             title: tuple(100 * row[key] for key in ("mean", "low", "high"))
             for title, row in shown.items()
@@ -180,22 +143,14 @@ def main() -> None:
     clock, kept = Clock(options.minutes), results("imdb", fresh=options.fresh)
     todo = [(t, s) for s in range(SEEDS) for t in TEACHERS if not kept.done([t, s])]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        jobs = [pool.submit(start, teacher, seed, clock) for teacher, seed in todo]
+        jobs = [
+            pool.submit(start, ["benchmarks.distill.imdb", "--one", teacher, str(seed)], clock)
+            for teacher, seed in todo
+        ]
         for (teacher, seed), job in zip(todo, jobs, strict=True):
             if (row := job.result()) is not None:
                 kept.add([teacher, seed], row)
                 write_results(kept)
-
-
-def start(teacher: str, seed: int, clock: Clock) -> Row | None:
-    """One run in a process of its own, on one thread; None when the time is up."""
-    if clock.spent:
-        return None
-    command = [sys.executable, "-m", "benchmarks.distill.imdb", "--one", teacher, str(seed)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    row: Row = json.loads(done.stdout.splitlines()[-1])
-    return row
 
 
 def write_results(kept: Results) -> None:

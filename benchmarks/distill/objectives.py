@@ -11,9 +11,6 @@ from the same initial weights. Each run is a process of its own, on one thread. 
 """
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,31 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from benchmarks._common import RESULTS, Clock, Results, Row, arguments, results
 from benchmarks._picture import whiskers
-from benchmarks.distill.imdb import interval, write
+from benchmarks.distill._shared import TITLES, data_folder, draw_texts, interval, score, start
 
 from limbeck.storage import write_text
 
 ALL = ("labels", "labels_and_validation", "hard_kd", "soft_kd", "slam", "taylor", "ups", "fidelity",
        "alpha_weighted", "weighted")  # fmt: skip
 PLAIN = ("labels", "labels_and_validation", "hard_kd", "soft_kd", "slam")
-TITLES = {
-    "teacher": "the teacher",
-    "labels": "labels only",
-    "labels_and_validation": "labels and validation",
-    "hard_kd": "hard KD",
-    "soft_kd": "soft KD",
-    "slam_soft": "SLaM soft",
-    "slam_hard": "SLaM hard",
-    "taylor": "Taylor",
-    "ups": "UPS",
-    "fidelity": "fidelity",
-    "alpha_weighted": "alpha as weight",
-    "weighted": "weighted",
-    "shipped": "what shipped",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +80,6 @@ TASKS = {
 }
 
 
-def data_folder() -> Path:
-    """Where the data lie."""
-    return Path(os.environ.get("LIMBECK_DATA", "../shared/data"))
-
-
 def draw(name: str, seed: int, folder: Path) -> str:
     """Write the files of one seed; their ending."""
     task, rng = TASKS[name], np.random.default_rng(seed)
@@ -111,16 +87,7 @@ def draw(name: str, seed: int, folder: Path) -> str:
     if source.suffix == ".npz":
         _draw_images(task, rng, source, folder)
         return "npz"
-    train, test = (pq.read_table(source / f"{part}.parquet") for part in ("train", "test"))
-    shared = set(test.column("text").to_pylist())
-    own = {text: i for i, text in enumerate(train.column("text").to_pylist()) if text not in shared}
-    order = rng.permutation(np.array(sorted(own.values())))
-    start = 0
-    for part in ("labelled", "validation", "teacher", "pool"):
-        rows = train.take(order[start : start + task.sizes[part]])
-        start += task.sizes[part]
-        write(rows.select(["text"]) if part == "pool" else rows, folder / f"{part}.parquet")
-    write(test.take(rng.permutation(test.num_rows)[: task.sizes["test"]]), folder / "test.parquet")
+    draw_texts(source, task.sizes, rng, folder)
     return "parquet"
 
 
@@ -202,11 +169,6 @@ def summary(rows: Iterable[Row]) -> dict[str, object]:
     }
 
 
-def score(row: Row, name: str) -> float:
-    """Accuracy of an arm, of the teacher, or of what shipped."""
-    return row["accuracy"][row["shipped"] if name == "shipped" else name]
-
-
 def table(numbers: dict[str, object]) -> str:
     """A markdown table: accuracy in percent, difference from soft KD, share of the gain kept."""
     lines = ["| arm | accuracy, % | less soft KD | of the teacher's gain |", "|---|--:|--:|--:|"]
@@ -252,17 +214,6 @@ def write_results(name: str, kept: Results) -> None:
         whiskers({name: shown}, picture, label="test accuracy, %", accent="SLaM")
 
 
-def start(name: str, seed: int, clock: Clock) -> Row | None:
-    """One run in a process of its own, on one thread; None when the time is up."""
-    if clock.spent:
-        return None
-    command = [sys.executable, "-m", "benchmarks.distill.objectives", name, "--one", str(seed)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    row: Row = json.loads(done.stdout.splitlines()[-1])
-    return row
-
-
 def main() -> None:
     """Run what is not done yet and write the result file."""
     parser = arguments(__doc__, minutes=60)
@@ -276,7 +227,10 @@ def main() -> None:
     clock, kept = Clock(options.minutes), results(f"objectives_{name}", fresh=options.fresh)
     todo = [seed for seed in range(task.seeds) if not kept.done(seed)]
     with ThreadPoolExecutor(task.at_once) as pool:
-        jobs = [pool.submit(start, name, seed, clock) for seed in todo]
+        jobs = [
+            pool.submit(start, ["benchmarks.distill.objectives", name, "--one", str(seed)], clock)
+            for seed in todo
+        ]
         for seed, job in zip(todo, jobs, strict=True):
             if (row := job.result()) is not None:
                 kept.add(seed, row)

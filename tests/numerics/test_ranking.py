@@ -149,9 +149,22 @@ def test_a_perfect_ranking_of_few_rows_is_not_called_certain() -> None:
 def test_equal_rankings_differ_by_exactly_nothing_and_one_row_says_nothing() -> None:
     scores, positive = normal_case(6, 40)
     assert roc_auc_difference(scores, np.exp(scores), positive) == Interval(0.0, 0.0, 0.0)
+    assert not roc_auc_difference(scores, np.exp(scores), positive).excludes_zero
     alone = np.arange(5) == 2
     found = roc_auc_difference(np.arange(5.0), -np.arange(5.0), alone)
     assert (found.low, found.high) == (-1.0, 1.0)
+
+
+def test_a_perfect_ranking_against_none_at_all_is_not_certain_on_a_few_rows() -> None:
+    """Every row tells a difference of 1/2, so there is no spread between them to go by."""
+    for rarer, known in ((3, False), (60, True)):
+        positive = np.arange(10 * rarer) < rarer
+        found = roc_auc_difference(positive.astype(float), np.zeros(len(positive)), positive)
+        assert found.estimate == 0.5
+        assert found.low < 0.5 < found.high
+        assert found.excludes_zero == known
+        turned = roc_auc_difference(np.zeros(len(positive)), positive.astype(float), positive)
+        assert turned == -found
 
 
 @pytest.mark.parametrize("curve", [roc_curve, precision_recall_curve])

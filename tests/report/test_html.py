@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from limbeck.numerics.intervals import Interval
 from limbeck.report import binary, plots
 from limbeck.report.html import render
 from limbeck.report.record import RunRecord
@@ -206,6 +207,19 @@ def test_rankings_and_costs_are_told_in_numbers() -> None:
     for way in decision.ways:
         assert f"{way.title} {way.threshold:.4g}" in text
         assert f"{way.false_positives:,} {way.false_negatives:,} {way.accuracy:.1%}" in text
+
+
+def test_arms_that_rank_alike_are_said_to_and_have_no_interval() -> None:
+    found = record().evaluation
+    gaps = tuple(
+        replace(gap, interval=Interval(0.0, 0.0, 0.0))
+        if found.labels_arm in (gap.first, gap.second)
+        else gap
+        for gap in found.roc_differences
+    )
+    text = Outline(render(replace(record(), evaluation=replace(found, roc_differences=gaps)))).text
+    assert text.count("the same ranking") == len(found.arms)  # the teacher, but not itself
+    assert "the same ranking" not in Outline(page()).text
 
 
 def test_equal_costs_and_more_classes_leave_their_sections_out() -> None:

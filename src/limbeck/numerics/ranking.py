@@ -19,6 +19,7 @@ from limbeck.errors import DataError, ShapeError
 from limbeck.numerics.intervals import Interval, score_interval
 
 _Z = 1.959963984540054  # standard normal quantile at 0.975
+_NOTHING = 1e-24  # a variance that is rounding alone
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +125,9 @@ def roc_auc_difference(first: ArrayLike, second: ArrayLike, positive: ArrayLike)
 
     Returns:
         The difference, in [-1, 1]. With one row of a class nothing is known, and the interval is
-        [-1, 1].
+        [-1, 1]. Where both place every row alike among those of the other class, the interval is
+        [0, 0]: these rows show the same ranking, whichever of them are looked at. That is no
+        evidence that the models are equal, and `excludes_zero` is false.
 
     Raises:
         DataError: only one class occurs, or a score is NaN; ShapeError: shapes differ.
@@ -137,8 +140,24 @@ def roc_auc_difference(first: ArrayLike, second: ArrayLike, positive: ArrayLike)
     difference = float(above.mean() - above2.mean())
     if min(len(above), len(below)) < 2:
         return Interval(difference, -1.0, 1.0)
-    reach = _Z * math.sqrt(_variance(above - above2, below - below2))
+    variance = _variance(above - above2, below - below2)
+    if variance < _NOTHING and difference != 0:
+        # Every row tells the same difference, which a few rows can do by chance.
+        return _from_both(roc_auc(one, truth), roc_auc(other, truth))
+    reach = _Z * math.sqrt(variance)
     return Interval(difference, max(difference - reach, -1.0), min(difference + reach, 1.0))
+
+
+def _from_both(first: Interval, second: Interval) -> Interval:
+    """Interval of a difference from those of its two parts, by squares and sums.
+
+    Source: Newcombe, "Interval estimation for the difference between independent proportions",
+    Statistics in Medicine 17 (1998), method 10.
+    """
+    difference = first.estimate - second.estimate
+    below = math.hypot(first.estimate - first.low, second.high - second.estimate)
+    above = math.hypot(first.high - first.estimate, second.estimate - second.low)
+    return Interval(difference, max(difference - below, -1.0), min(difference + above, 1.0))
 
 
 def _arrays(

@@ -5,9 +5,10 @@ generator draw for each image on its own; the others do exactly what they are to
 can be checked. Pixels that come from beyond the border repeat it.
 
 Source: Cubuk et al., "RandAugment: Practical Automated Data Augmentation with a Reduced Search
-Space", NeurIPS 2020, Section 3 (N operations, each drawn uniformly, one magnitude for all).
-Departures: nine operations and doing nothing, of the paper's fourteen, with cutout (DeVries and
-Taylor, 2017) among them; every magnitude has a random sign.
+Space", NeurIPS 2020, Section 3. From its text: N operations, each drawn uniformly, one magnitude
+for all, on a scale of 0 to 10. The paper gives no ranges: what the full magnitude means is a
+reconstruction, see `_MOST`. Departures: nine operations and doing nothing, of the paper's fourteen,
+with cutout (DeVries and Taylor, 2017) among them; every magnitude has a random sign.
 """
 
 import math
@@ -22,17 +23,19 @@ OPERATIONS = (
 )  # fmt: skip
 """What `rand_augment` draws from."""
 _MOST = {
+    # Ranges of the code that its authors published, where 1 is 10 on the paper's scale.
     "brightness": 0.9,  # factors 1 - 0.9 to 1 + 0.9
     "contrast": 0.9,
-    "posterize": 4,  # bits that are dropped
-    "cutout": 0.6,  # share of the side
-    "translate_x": 0.45,
+    "posterize": 4,  # bits that are dropped; the code keeps 4 at magnitude 1 and none at 0
+    "translate_x": 0.45,  # share of the side: 100 of 224 pixels
     "translate_y": 0.45,
     "shear_x": 0.3,
     "shear_y": 0.3,
     "rotate": math.pi / 6,
+    # Ours: the code's square is 80 of 224 pixels wide, which hides little of a small image.
+    "cutout": 0.6,  # share of the side
 }
-"""What magnitude 1 means, as in the code that its authors published (reconstruction)."""
+"""What magnitude 1 means: a reconstruction, no number of it is in the paper's text."""
 _FIRST_GEOMETRIC = OPERATIONS.index("translate_x")
 
 
@@ -55,8 +58,9 @@ def rand_augment(
     Args:
         images: uint8, shape (B, C, H, W).
         generator: Draws operations and signs.
-        operations: How many, >= 0. Default: the paper's N for CIFAR-10 is 1 to 3.
-        magnitude: How strongly, in [0, 1]. Default: 9 of the paper's 30.
+        operations: How many, >= 0, the paper's N, which it tunes. Default: ours.
+        magnitude: How strongly, in [0, 1]: the paper's M, which it tunes too, over 10. Default:
+            ours, mild, because small images lose their class sooner.
     """
     for _ in range(operations):
         chosen = torch.randint(len(OPERATIONS), (len(images),), generator=generator)
