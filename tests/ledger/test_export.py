@@ -79,7 +79,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(shop, tmp_path, monkey
     def full(*_):
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr("limbeck.ledger.export.pc.write_csv", full)
+    monkeypatch.setattr("limbeck.data.results.pc.write_csv", full)
     with pytest.raises(StorageError, match="the disk is full"):
         export(shop.ledger, path)
     assert path.read_text() == "before"

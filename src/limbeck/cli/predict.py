@@ -28,8 +28,9 @@ def predict(student: Path, rows: Path, /, *, out: Path | None = None, json: bool
     json
         Write a summary as JSON (with --out).
     """
+    from limbeck.data.results import write_csv
     from limbeck.students import load
-    from limbeck.students.predict import predict_file, write_csv
+    from limbeck.students.predict import predict_file
 
     predictor = load(student)
     if out is None:
@@ -44,7 +45,8 @@ def predict(student: Path, rows: Path, /, *, out: Path | None = None, json: bool
 
 
 def _write(predictor: "Predictor", rows: Path, out: Path) -> dict[str, int]:
-    from limbeck.students.predict import predict_file, write_predictions
+    from limbeck.data.results import write_rows
+    from limbeck.students.predict import predict_file
 
     counts = dict.fromkeys(predictor.classes, 0)
 
@@ -54,5 +56,5 @@ def _write(predictor: "Predictor", rows: Path, out: Path) -> dict[str, int]:
                 counts[name] += 1
             yield batch
 
-    write_predictions(counted(predict_file(predictor, rows)), out)
+    write_rows(counted(predict_file(predictor, rows)), out, what="predictions")
     return counts

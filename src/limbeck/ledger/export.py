@@ -1,23 +1,17 @@
 """A teacher's answers as a table in a file, for other tools and for the teacher `table`."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pc
-import pyarrow.parquet as pq
 
-from limbeck.errors import ConfigError
+from limbeck.data.results import check_ending, write_rows
 from limbeck.ledger.codec import unpack
 from limbeck.ledger.facts import TeacherFacts, choose_teacher
 from limbeck.ledger.show import utc
 from limbeck.ledger.sqlite import SqliteLedger
-from limbeck.storage import atomic_file
 
-FORMATS = (".csv", ".jsonl", ".parquet")
 _BATCH = 4096
 _Row = tuple[int, bytes, bytes, int, str | None, str, int]
 
@@ -43,14 +37,9 @@ def export(ledger: SqliteLedger, path: Path, *, teacher: str = "") -> int:
 
     Cost: memory for 4,096 answers.
     """
-    if path.suffix not in FORMATS:
-        raise ConfigError(
-            f"{path} has the ending {path.suffix or '(none)'!r}; answers can be written to "
-            f"{', '.join(FORMATS)}."
-        )
+    check_ending(path, what="answers")
     with ledger.reading() as connection:
         chosen = choose_teacher(connection, teacher)
-    writer = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix]
     written = 0
 
     def counted() -> Iterator[pa.RecordBatch]:
@@ -59,8 +48,7 @@ def export(ledger: SqliteLedger, path: Path, *, teacher: str = "") -> int:
             written += batch.num_rows
             yield batch
 
-    with atomic_file(path) as handle:
-        writer(counted(), handle)
+    write_rows(counted(), path, what="answers")
     return written
 
 
@@ -98,22 +86,3 @@ def _table(teacher: TeacherFacts, rows: Sequence[_Row]) -> pa.RecordBatch:
         pa.array([utc(row[6]) for row in rows], pa.string()),
     ]
     return pa.RecordBatch.from_arrays(arrays, names=_names(teacher))
-
-
-def _write_csv(batches: Iterator[pa.RecordBatch], handle: IO[bytes]) -> None:
-    for number, batch in enumerate(batches):
-        pc.write_csv(batch, handle, pc.WriteOptions(include_header=number == 0))
-
-
-def _write_jsonl(batches: Iterator[pa.RecordBatch], handle: IO[bytes]) -> None:
-    for batch in batches:
-        for row in batch.to_pylist():
-            handle.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-
-
-def _write_parquet(batches: Iterator[pa.RecordBatch], handle: IO[bytes]) -> None:
-    first = next(batches)
-    with pq.ParquetWriter(handle, first.schema) as writer:
-        writer.write_batch(first)
-        for batch in batches:
-            writer.write_batch(batch)

@@ -1,14 +1,10 @@
 """Run a student over a file of any size: rows in and predictions out, a batch at a time."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pc
-import pyarrow.parquet as pq
 
 from limbeck.data import Source, find_source, read_batches
 from limbeck.data.columns import normalise
@@ -16,11 +12,8 @@ from limbeck.data.folders import BY_CLASS, FLAT, IMAGE
 from limbeck.data.looks import Seen, looked_at
 from limbeck.data.readers import input_kinds
 from limbeck.data.schema import Schema
-from limbeck.errors import ConfigError, DataError
-from limbeck.storage import atomic_file
+from limbeck.errors import DataError
 from limbeck.students.folder import Predictor
-
-FORMATS = (".csv", ".jsonl", ".parquet")
 
 
 def predict_file(predictor: Predictor, path: Path) -> Iterator[pa.RecordBatch]:
@@ -71,40 +64,3 @@ def _rows(source: Source, schema: Schema) -> Iterator[pa.RecordBatch]:
             raise DataError(f"{fault}; repair the image or take it out of {where}.")
         batch = looked.batch.rename_columns(list(schema.inputs)) if folder else looked.batch
         yield normalise(batch, schema, where=where)
-
-
-def write_predictions(batches: Iterator[pa.RecordBatch], path: Path) -> None:
-    """Write predictions to a file that appears whole or not at all.
-
-    Raises:
-        ConfigError: the ending is none that can be written.
-    """
-    if path.suffix not in FORMATS:
-        raise ConfigError(
-            f"{path} has the ending {path.suffix or '(none)'!r}; predictions can be written to "
-            f"{', '.join(FORMATS)}."
-        )
-    writer = {".csv": write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix]
-    with atomic_file(path) as handle:
-        writer(batches, handle)
-
-
-def write_csv(batches: Iterator[pa.RecordBatch], handle: IO[bytes]) -> None:
-    """Write batches as CSV with one header line."""
-    for number, batch in enumerate(batches):
-        pc.write_csv(batch, handle, pc.WriteOptions(include_header=number == 0))
-
-
-def _write_jsonl(batches: Iterator[pa.RecordBatch], handle: IO[bytes]) -> None:
-    for batch in batches:
-        for row in batch.to_pylist():
-            handle.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-
-
-def _write_parquet(batches: Iterator[pa.RecordBatch], handle: IO[bytes]) -> None:
-    writer: pq.ParquetWriter | None = None
-    for batch in batches:
-        writer = writer or pq.ParquetWriter(handle, batch.schema)
-        writer.write_batch(batch)
-    if writer is not None:
-        writer.close()
