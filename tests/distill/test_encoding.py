@@ -11,9 +11,11 @@ from limbeck.cli import run as run_command
 from limbeck.data import pixels
 from limbeck.distill import acquire as purchases
 from limbeck.distill.config import load_config
+from limbeck.distill.encoding import TRIED_ROWS
+from limbeck.distill.plan import make_plan
 from limbeck.distill.run import distill
 from limbeck.errors import DataError
-from limbeck.students import TabularEncoder
+from limbeck.students import TabularEncoder, text_transformer
 from tests.distill import material
 
 NETWORK = """
@@ -200,3 +202,36 @@ def test_answers_that_another_run_buys_meanwhile_leave_the_sample_within_what_wa
     asked = chosen.column("row").to_numpy()
     assert set(asked) == set(encoded)
     assert np.allclose(chosen.column("inclusion_probability").to_numpy(), len(asked) / 200)
+
+
+@pytest.mark.slow
+def test_a_plan_and_the_run_after_it_train_one_tokenizer_for_the_student_and_one_for_the_teacher(
+    tmp_path, monkeypatch
+):
+    rng = np.random.default_rng(0)
+    for split, count in (("labelled", 70), ("validation", 12), ("test", 12), ("pool", 150)):
+        pairs = enumerate(rng.integers(0, 9, (count, 2)))
+        rows = [f"word{a} word{b} {split}{i}" for i, (a, b) in pairs]
+        lines = ["text" if split == "pool" else "text,label"]
+        lines += [row if split == "pool" else f"{row},{'ab'[i % 2]}" for i, row in enumerate(rows)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    seen, honest = [], text_transformer.train_tokenizer
+
+    def counted(texts, pieces):
+        rows = list(texts)
+        seen.append(len(rows))
+        return honest(iter(rows), pieces)
+
+    monkeypatch.setattr(text_transformer, "train_tokenizer", counted)
+    options = [
+        *("--student.kind=text_transformer", "--student.settings.dim=8"),
+        *("--student.settings.heads=2", "--teacher.kind=fit", "--teacher.members=2"),
+        *("--train.steps=4", "--budget=200", "--objective.arms=labels", "--objective.arms=hard_kd"),
+        *(f"--out={tmp_path / 'run'}", f"--ledger={tmp_path / 'ledger.sqlite'}"),
+        *(f"--data.{name}={tmp_path / name}.csv" for name in ("labelled", "validation", "test")),
+        f"--data.pool={tmp_path / 'pool.csv'}",
+    ]
+    config = load_config(None, options)
+    make_plan(config)
+    buy_only(config)
+    assert sorted(rows for rows in seen if rows > TRIED_ROWS) == [70, 150]

@@ -74,7 +74,7 @@ def held_out_rows(job) -> set[bytes]:
 
 def test_each_member_holds_out_another_tenth(reference):
     config, folder = reference
-    plan = teacher_plan(config, stage(replace(config, out=folder.root), folder))
+    plan = teacher_plan(config, stage(replace(config, out=folder.root), folder), folder)
     jobs = [_job(config, plan, folder, i) for i in range(MEMBERS)]
     for job in jobs:
         assert len(job.labelled) + len(job.held_out) == len(plan.rows)
@@ -117,7 +117,7 @@ def test_the_plan_counts_the_time_of_all_members(reference, tmp_path, monkeypatc
     monkeypatch.setattr(plans, "_timed_steps", lambda splits, student, size: np.ones(6))
     seconds = [make_plan(configured(tmp_path / str(n), n)).seconds for n in (1, MEMBERS)]
     config, folder = reference
-    steps = teacher_plan(config, stage(replace(config, out=folder.root), folder)).steps
+    steps = teacher_plan(config, stage(replace(config, out=folder.root), folder), folder).steps
     assert seconds[1] - seconds[0] == (MEMBERS - 1) * steps
 
 

@@ -294,9 +294,9 @@ def _seconds(one: _Look, looks: list[_Look], steps: int, threads: int) -> NDArra
     if finished:
         return np.array(finished)
     with importable(one.plan.config.code), thread_count(threads):
-        return training_seconds(
-            one.plan.config, one.splits, steps, one.teacher, expand(one.plan.config)
-        )
+        config = one.plan.config
+        folder = RunFolder(config.out)
+        return training_seconds(config, one.splits, folder, steps, one.teacher, expand(config))
 
 
 def _answers(looks: list[_Look]) -> tuple[int, int, History]:

@@ -19,6 +19,7 @@ from limbeck.distill.job import Labelled
 from limbeck.distill.recipes import class_maps
 from limbeck.errors import ConfigError, DataError
 from limbeck.students import (
+    Keep,
     Student,
     build,
     default_kind,
@@ -72,7 +73,7 @@ def encode_rows(
         DataError: the student's encoder refuses a row, which is named.
     """
     assert splits.pool is not None
-    student, rate = make_student(config, splits)
+    student, rate = make_student(config, splits, folder)
     folder.log("encode", f"encoding {len(pool_rows):,} pool rows for the student")
 
     def encoded(name: str, rows: Dataset) -> Labelled:
@@ -144,7 +145,7 @@ def check_student(config: DistillConfig, splits: Splits) -> None:
                 with_outputs(made, class_map, torch.Generator())
 
 
-def make_student(config: DistillConfig, splits: Splits) -> tuple[Student, float]:
+def make_student(config: DistillConfig, splits: Splits, folder: RunFolder) -> tuple[Student, float]:
     """A freshly initialised student and its peak learning rate."""
     assert splits.pool is not None
     kind = student_kind(config, splits)
@@ -157,6 +158,7 @@ def make_student(config: DistillConfig, splits: Splits) -> tuple[Student, float]
         splits.pool.batches(8192),
         splits.schema.num_classes,
         generator,
+        keep=Keep(folder.encoded, content_hash(splits.pool.content_ids)),
     )
     return student, config.train.learning_rate or recommended_lr(settings)
 

@@ -22,7 +22,7 @@ from limbeck.distill.loop import train
 from limbeck.distill.views import folds, subset
 from limbeck.errors import DataError
 from limbeck.objectives import Supervised
-from limbeck.students import Student, build, large_kind, large_settings, recommended_lr
+from limbeck.students import Keep, Student, build, large_kind, large_settings, recommended_lr
 from limbeck.students.folder import SUMS, save
 from limbeck.students.store import EncodedStore
 from limbeck.teachers.config import MOST_MEMBERS
@@ -58,7 +58,7 @@ def fit_teacher(
     """
     homes = _homes(config, folder)
     if not is_trained(config, folder):
-        plan = teacher_plan(config, splits)
+        plan = teacher_plan(config, splits, folder)
         _refuse_overlap(plan.rows, splits)
         for member, home in enumerate(homes):
             if not (home / SUMS).exists():
@@ -138,7 +138,7 @@ class TeacherPlan:
     learning_rate: float
 
 
-def teacher_plan(config: DistillConfig, splits: Splits) -> TeacherPlan:
+def teacher_plan(config: DistillConfig, splits: Splits, folder: RunFolder) -> TeacherPlan:
     """Size up the teacher's training without starting it.
 
     Raises:
@@ -154,16 +154,19 @@ def teacher_plan(config: DistillConfig, splits: Splits) -> TeacherPlan:
     settings = large_settings(config.student.kind, splits.schema)
     batch = min(config.train.pool_batch, max(config.train.labelled_batch, len(rows) // 20))
     steps = config.train.steps or max(LEAST_STEPS, round(config.train.epochs * len(rows) / batch))
-    student = _large_student(config, rows, config.seed)
+    student = _large_student(config, rows, config.seed, folder)
     return TeacherPlan(rows, student, batch, steps, recommended_lr(settings))
 
 
-def _large_student(config: DistillConfig, rows: Dataset, seed: int) -> Student:
+def _large_student(config: DistillConfig, rows: Dataset, seed: int, folder: RunFolder) -> Student:
     schema = rows.schema
     kind = large_kind(config.student.kind, schema)
     generator = torch.Generator().manual_seed(seed + 1)
     settings = large_settings(kind, schema)
-    return build(kind, settings, schema, rows.batches(8192), schema.num_classes, generator)
+    keep = Keep(folder.encoded, content_hash(rows.content_ids))
+    return build(
+        kind, settings, schema, rows.batches(8192), schema.num_classes, generator, keep=keep
+    )
 
 
 def _job(config: DistillConfig, plan: TeacherPlan, folder: RunFolder, member: int) -> Job:
@@ -171,7 +174,7 @@ def _job(config: DistillConfig, plan: TeacherPlan, folder: RunFolder, member: in
     rows = plan.rows
     assert rows.labels is not None
     seed = config.seed + member * MEMBER_STRIDE
-    student = plan.student if member == 0 else _large_student(config, rows, seed)
+    student = plan.student if member == 0 else _large_student(config, rows, seed, folder)
     store = EncodedStore.build(
         student.encoder,
         rows.batches(4096),

@@ -139,7 +139,7 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
         price = worst_price(config, splits, teacher, buy.total)
         arms = expand(config) if trains else ()
         steps = steps_of(config, buy.pool_rows) if trains else 0
-        seconds = training_seconds(config, splits, steps, teacher, arms)
+        seconds = training_seconds(config, splits, folder, steps, teacher, arms)
     low, middle, high = np.quantile(seconds, (0.1, 0.5, 0.9)).tolist()
     assert splits.pool is not None
     names = ("labelled", "validation", "test", "pool")
@@ -247,6 +247,7 @@ def worst_price(
 def training_seconds(
     config: DistillConfig,
     splits: Splits,
+    folder: RunFolder,
     steps: int,
     teacher: Teacher | None,
     arms: tuple[str, ...],
@@ -254,17 +255,21 @@ def training_seconds(
     """Seconds that all training would take, once for each of a few timed steps."""
     seconds = np.zeros(_TIMED_STEPS)
     if arms:
-        seconds += _seconds_of_arms(config, splits, steps, arms)
+        seconds += _seconds_of_arms(config, splits, folder, steps, arms)
     if teacher is None:
-        job = teacher_plan(config, splits)
+        job = teacher_plan(config, splits, folder)
         seconds += config.teacher.members * job.steps * _timed_steps(splits, job.student, job.batch)
     return seconds
 
 
 def _seconds_of_arms(
-    config: DistillConfig, splits: Splits, steps: int, names: tuple[str, ...]
+    config: DistillConfig,
+    splits: Splits,
+    folder: RunFolder,
+    steps: int,
+    names: tuple[str, ...],
 ) -> NDArray[np.float64]:
-    student, _ = make_student(config, splits)
+    student, _ = make_student(config, splits, folder)
     both = config.train.pool_batch + config.train.labelled_batch
     distilled = sum(name not in ("labels", "labels_and_validation") for name in names)
     plain = len(names) - distilled

@@ -16,6 +16,7 @@ from limbeck.students.huggingface import (
     HuggingfaceModule,
 )
 from limbeck.students.image_cnn import ImageCnnConfig, ImageCnnEncoder, ImageCnnModule
+from limbeck.students.kept import Keep
 from limbeck.students.kinds import (
     STUDENTS,
     Settings,
@@ -53,6 +54,7 @@ __all__ = [
     "ImageCnnConfig",
     "ImageCnnEncoder",
     "ImageCnnModule",
+    "Keep",
     "Latency",
     "MemoryStore",
     "Predictor",

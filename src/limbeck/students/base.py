@@ -48,6 +48,9 @@ class Encoder(ABC):
     same_lengths: ClassVar[bool] = False
     """Whether all rows have one length, whatever they hold; an ONNX graph then has it fixed."""
 
+    slow_to_fit: ClassVar[bool] = False
+    """Whether fitting takes so long that it pays to keep the result in a file."""
+
     @classmethod
     @abstractmethod
     def fit(cls, batches: Iterable[pa.RecordBatch], schema: Schema, settings: object) -> Self:

@@ -101,6 +101,7 @@ class ImageCnnEncoder(Encoder):
     kind: ClassVar[str] = "image_cnn"
     portable_packages: ClassVar[tuple[str, ...]] = ("numpy", "pillow")
     same_lengths: ClassVar[bool] = True
+    slow_to_fit: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ from limbeck.students.huggingface import (
     HuggingfaceModule,
 )
 from limbeck.students.image_cnn import ImageCnnConfig, ImageCnnEncoder, ImageCnnModule
+from limbeck.students.kept import Keep
 from limbeck.students.tabular import TabularConfig, TabularEncoder, TabularModule
 from limbeck.students.text_bag import TextBagConfig, TextBagEncoder, TextBagModule
 from limbeck.students.text_transformer import (
@@ -134,6 +135,8 @@ def build(
     batches: Iterable[pa.RecordBatch],
     width: int,
     generator: torch.Generator,
+    *,
+    keep: Keep | None = None,
 ) -> Student:
     """Fit the encoder on unlabelled rows and initialise the module.
 
@@ -144,6 +147,7 @@ def build(
         batches: Rows to learn scales from, read at most once.
         width: Outputs of the head, >= 1.
         generator: Draws all weights: same state, same bytes. On the CPU.
+        keep: Where encoders that take long to fit are kept; None fits each anew.
 
     Raises:
         ConfigError: unknown kind or setting, or no column that this kind reads.
@@ -152,7 +156,11 @@ def build(
         raise ConfigError(f"width={width}: a student's head needs at least one output.")
     found = find_kind(kind)
     chosen = settings_of(kind, settings) if isinstance(settings, Mapping) else settings
-    encoder = found.encoder.fit(batches, schema, chosen)
+    if keep is not None and found.encoder.slow_to_fit and is_dataclass(chosen):
+        assert not isinstance(chosen, type)
+        encoder = keep.fitted(found.encoder, batches, schema, chosen)
+    else:
+        encoder = found.encoder.fit(batches, schema, chosen)
     module = found.module(encoder, chosen, width, generator)
     return Student(encoder, module, _narrowed(schema, found))
 

@@ -91,6 +91,7 @@ class TextTransformerEncoder(Encoder):
 
     kind: ClassVar[str] = "text_transformer"
     portable_packages: ClassVar[tuple[str, ...]] = ("numpy", "tokenizers")
+    slow_to_fit: ClassVar[bool] = True
 
     def __init__(
         self, columns: tuple[str, ...], config: TextTransformerConfig, tokenizer: Tokenizer
