@@ -1,0 +1,324 @@
+"""Buying answers from a server: many questions in flight, one thread that writes the ledger.
+
+A question holds its place among those in flight until its answer is on the disk, and places in the
+budget are taken only for questions that can be sent at once. So a process that is killed leaves no
+more questions unknown than may be in flight. What has come back since the last transaction is
+recorded in the next one, together with the places for the questions that follow.
+"""
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from limbeck.answers import Answers
+from limbeck.data.dataset import Dataset
+from limbeck.engines.asker import Asker, Outcome, Question
+from limbeck.engines.watch import Watch
+from limbeck.errors import BudgetError, LimbeckError, TeacherError
+from limbeck.ledger.base import Budget, Ledger, Reservation, Spending
+from limbeck.teachers.base import Money, Replies
+from limbeck.teachers.remote import RemoteTeacher
+
+_BLOCK = 256
+_EXAMPLES = 5
+_LINGER_SECONDS = 0.002
+_POLL_SECONDS = 0.25
+_PATIENCE_SECONDS = 600.0  # for questions that another process has in flight
+_TELL_SECONDS = 0.1
+_ABANDON_SECONDS = 5.0
+
+Progress = Callable[[int, int, Spending], None]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class AsyncBuyer:
+    """One purchase from a server while it runs."""
+
+    teacher: RemoteTeacher
+    ledger: Ledger
+    dataset: Dataset
+    rows: NDArray[np.int64]
+    ids: NDArray[np.uint8]
+    run: str
+    budget: Budget
+    on_progress: Progress | None
+    stop: Callable[[], bool] | None
+    questions: int
+    cached: int
+    interrupt_grace_seconds: float
+    bought: int = 0
+    failed: int = 0
+    failures: list[str] = field(default_factory=list)
+    exhausted: bool = False
+    stopped: bool = False
+    watch: Watch = field(default_factory=Watch)
+    currency: str = ""
+    again: deque[Question] = field(default_factory=deque)
+    """To be asked before all others: a second time, or because the budget had no room."""
+    elsewhere: list[Question] = field(default_factory=list)
+    """In flight in another process."""
+    granted: list[Question] = field(default_factory=list)
+    """With a place in the budget, not yet sent."""
+    in_flight: dict[bytes, Question] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
+    """What came back and is not on the disk yet."""
+    told_at: float = 0.0
+
+    def buy(self, missing: NDArray[np.int64]) -> None:
+        """Ask about all questions that have no answer; leave nothing reserved, whatever happens."""
+        self.watch = Watch(self.ledger.versions(self.teacher.fingerprint))
+        self.currency = self.teacher.quote(self.dataset.take(self.rows[:0])).currency
+        with Asker(self.teacher) as asker:
+            try:
+                self._tell(always=True)
+                self._buy(asker, self._load(missing))
+                self._tell(always=True)
+            except BaseException as error:
+                grace = None if isinstance(error, Exception) else self.interrupt_grace_seconds
+                self._give_up(asker, grace)
+                raise
+
+    def _buy(self, asker: Asker, fresh: Iterator[Question]) -> None:
+        patience = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            # One wait for the disk: what has come back, and places for what follows.
+            with self.ledger.together():
+                problem = self._record()
+                if not problem and not self._must_end():
+                    self._reserve(fresh)
+            self.outcomes = []
+            if problem:
+                raise TeacherError(problem)
+            self._send(asker)
+            if self.in_flight:
+                self._collect(asker)
+                patience = time.monotonic() + _PATIENCE_SECONDS
+            elif self._must_end() or not self.elsewhere or time.monotonic() > patience:
+                return
+            else:
+                time.sleep(_POLL_SECONDS)
+                self._look_elsewhere()
+            self._tell()
+
+    def _send(self, asker: Asker) -> None:
+        granted, self.granted = self.granted, []
+        self.in_flight |= {question.key: question for question in granted}
+        asker.ask(granted)
+
+    def _collect(self, asker: Asker) -> None:
+        """Wait for something to come back, and a moment longer for what comes with it."""
+        self._take(asker.take())
+        if self.in_flight:
+            time.sleep(_LINGER_SECONDS)
+            self._take(asker.take(0.0))
+
+    def _take(self, outcomes: Sequence[Outcome]) -> None:
+        self.outcomes += outcomes
+        for outcome in outcomes:
+            del self.in_flight[outcome.question.key]
+
+    def _must_end(self) -> bool:
+        self.stopped = self.stopped or (self.stop is not None and self.stop())
+        return self.exhausted or self.stopped
+
+    def _tell(self, *, always: bool = False) -> None:
+        now = time.monotonic()
+        if self.on_progress is not None and (always or now - self.told_at > _TELL_SECONDS):
+            self.told_at = now
+            done = self.cached + self.bought + self.failed
+            self.on_progress(done, self.questions, self.ledger.spent(self.run))
+
+    def _load(self, positions: NDArray[np.int64]) -> Iterator[Question]:
+        """Questions at positions of `ids`, a block at a time."""
+        columns = list(self.teacher.columns)
+        for start in range(0, len(positions), _BLOCK):
+            part = positions[start : start + _BLOCK]
+            batch = self.dataset.take(self.rows[part]).select(columns)
+            worst = self.teacher.quote_each(batch).tolist()
+            tokens = self.teacher.tokens_each(batch).tolist()
+            keys = [bytes(key) for key in self.ids[part]]
+            yield from map(Question, keys, batch.to_pylist(), worst, tokens)
+
+    def _reserve(self, fresh: Iterator[Question]) -> None:
+        """Take places in the budget for as many questions as can be sent."""
+        free = self.teacher.limits.concurrency - len(self.in_flight)
+        while (room := free - len(self.granted)) > 0:
+            wanted = [self.again.popleft() for _ in range(min(room, len(self.again)))]
+            wanted += islice(fresh, room - len(wanted))
+            if not wanted:
+                return
+            shares = np.array([question.worst for question in wanted], np.int64)
+            worst = Money(int(shares.sum()), self.currency)
+            ids, teacher = _ids(wanted), self.teacher.fingerprint
+            try:
+                reservation = self.ledger.reserve(
+                    self.run, teacher, ids, worst, self.budget, shares=shares
+                )
+            except BudgetError:
+                self.again.extendleft(reversed(wanted))
+                # What is in flight holds its worst price, and may leave something when it settles.
+                self.exhausted = not self.in_flight and not self.granted
+                return
+            self._grant(wanted, reservation)
+
+    def _grant(self, wanted: Sequence[Question], reservation: Reservation) -> None:
+        keys = {bytes(key) for key in reservation.ids}
+        has_place = [question.key in keys for question in wanted]
+        # Those behind the last one with a place may only have been too dear: they are tried again.
+        last = max((i for i, has in enumerate(has_place) if has), default=len(wanted))
+        self.again.extendleft(reversed(wanted[last + 1 :]))
+        for question, has in zip(wanted[: last + 1], has_place, strict=False):
+            if has:
+                question.reservation = reservation
+                self.granted.append(question)
+            else:
+                self.elsewhere.append(question)
+
+    def _look_elsewhere(self) -> None:
+        """Take the answers that another process has bought; ask for what it gave back."""
+        waiting, self.elsewhere = self.elsewhere, []
+        known = self.ledger.known(self.teacher.fingerprint, _ids(waiting))
+        self.cached += int(known.sum())
+        self.again.extend(one for one, has in zip(waiting, known, strict=True) if not has)
+
+    def _record(self) -> str:
+        """Write down what came back; why the purchase must end, or an empty string."""
+        problems = [
+            self._record_group(reservation, group)
+            for reservation, group in _by_reservation(self.outcomes)
+        ]
+        return next(filter(None, problems), "")
+
+    def _record_group(self, reservation: Reservation, group: Sequence[Outcome]) -> str:
+        told: list[Outcome] = []
+        lost: list[Outcome] = []
+        returned: list[Outcome] = []
+        for outcome in group:
+            question = outcome.question
+            if outcome.end == "lost" or (outcome.end == "broken" and question.sent):
+                lost.append(outcome)
+            elif outcome.end in ("replied", "failed") or question.replies:
+                told.append(outcome)  # replies are written down, whatever came after them
+            else:
+                returned.append(outcome)
+        problem = self._write(reservation, told) if told else ""
+        if lost:
+            self.ledger.release(reservation, unknown=True, ids=_ids(_questions(lost)))
+            problem = self._ask_again(lost) or problem
+        if returned:
+            self.ledger.release(reservation, unknown=False, ids=_ids(_questions(returned)))
+        for outcome in group:
+            if outcome.end == "denied":
+                problem = self.watch.denied(outcome.message)
+            if outcome.end == "broken":
+                problem = self.watch.broken(outcome.message)
+        return problem
+
+    def _write(self, reservation: Reservation, told: Sequence[Outcome]) -> str:
+        """Record replies and failures; why the purchase must end, or an empty string."""
+        questions = _questions(told)
+        replies = Replies(
+            _ids(questions),
+            [b"\n".join(one.replies) if one.replies else None for one in questions],
+            np.array([one.price for one in questions], np.int64),
+            [None if outcome.end == "replied" else outcome.message for outcome in told],
+            [one.version for one in questions],
+        )
+        problem = ""
+        try:
+            answers, ok = self.teacher.parse(replies)
+        except LimbeckError as error:
+            problem = str(error)
+            answers, ok = self._nothing(), np.zeros(len(told), np.bool_)
+        failure = [
+            self._why(outcome, raw, problem) if not right else None
+            for outcome, raw, right in zip(told, replies.raw, ok, strict=True)
+        ]
+        replies = replace(replies, failure=failure)
+        self.ledger.record(reservation, replies, answers, self.teacher.keep_raw)
+        self.bought += len(answers)
+        self.failed += len(told) - len(answers)
+        for question, why in zip(questions, failure, strict=True):
+            self._note(why)
+            seen = (
+                self.watch.reply(question, why)
+                if question.replies
+                else self.watch.no_reply(why or "")
+            )
+            problem = problem or seen
+        return problem
+
+    def _why(self, outcome: Outcome, raw: bytes | None, problem: str) -> str:
+        """Why a question has no answer."""
+        if outcome.end != "replied" or raw is None:
+            return outcome.message or "there was no reply"
+        return problem or self.teacher.explain(outcome.question.key, raw)
+
+    def _ask_again(self, lost: Sequence[Outcome]) -> str:
+        """Put questions without a reply back, or give them up when all tries are spent."""
+        problem = ""
+        for outcome in lost:
+            question = outcome.question
+            if outcome.end == "lost" and question.tries <= self.teacher.limits.retries:
+                self.again.append(question)
+            else:
+                self.failed += 1
+                self._note(outcome.message)
+                problem = self.watch.no_reply(outcome.message) or problem
+        return problem
+
+    def _note(self, failure: str | None) -> None:
+        if failure is not None and len(self.failures) < _EXAMPLES:
+            self.failures.append(failure)
+
+    def _nothing(self) -> Answers:
+        return Answers(self.ids[:0], torch.zeros(0, len(self.teacher.classes)))
+
+    def _give_up(self, asker: Asker, grace_seconds: float | None) -> None:
+        """Record what comes back, and give the rest back."""
+        # The error that brought us here is the one to tell; it is raised after this.
+        with contextlib.suppress(Exception):
+            asker.hold()
+            self._await(asker, grace_seconds)
+            asker.abandon()
+            self._await(asker, _ABANDON_SECONDS)
+        for reservation, group in _by_reservation(self.outcomes):
+            with contextlib.suppress(Exception):
+                self._record_group(reservation, group)
+        rest = [(one, False) for one in self.granted]
+        rest += [(one, one.worst > 0) for one in self.in_flight.values()]
+        for question, unknown in rest:
+            with contextlib.suppress(Exception):
+                assert question.reservation is not None
+                self.ledger.release(question.reservation, unknown=unknown, ids=_ids([question]))
+
+    def _await(self, asker: Asker, seconds: float | None) -> None:
+        """Wait until nothing is in flight, but no longer than so many seconds."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while self.in_flight and (end is None or time.monotonic() < end):
+            self._take(asker.take(None if end is None else end - time.monotonic()))
+
+
+def _by_reservation(outcomes: Sequence[Outcome]) -> list[tuple[Reservation, list[Outcome]]]:
+    groups: dict[int, tuple[Reservation, list[Outcome]]] = {}
+    for outcome in outcomes:
+        reservation = outcome.question.reservation
+        assert reservation is not None  # nothing is sent without a place in the budget
+        groups.setdefault(reservation.key, (reservation, []))[1].append(outcome)
+    return list(groups.values())
+
+
+def _ids(questions: Sequence[Question]) -> NDArray[np.uint8]:
+    keys = b"".join(question.key for question in questions)
+    return np.frombuffer(keys, np.uint8).reshape(len(questions), -1)
+
+
+def _questions(outcomes: Sequence[Outcome]) -> list[Question]:
+    return [outcome.question for outcome in outcomes]

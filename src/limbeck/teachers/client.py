@@ -1,0 +1,271 @@
+"""The client `openai`, with its errors sorted by what they mean for money and for a further try.
+
+The client's own retries are off: a try that the ledger does not know of could be billed twice.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections import Counter, OrderedDict
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Self
+
+from limbeck.errors import ConfigError
+from limbeck.teachers.endpoint_config import EndpointConfig
+from limbeck.teachers.remote import Denied, Lost, Refused, Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+
+HIDDEN = "[key]"
+_NO_KEY = "none"
+_SHOWN = 200
+_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError")
+"""Errors, by their class, of a request that never left this machine."""
+_MAYBE_DONE = (408, 504, 524)
+"""A server in between gave up waiting; the one behind it may have done the work."""
+_NOBODY = (401, 402, 403, 404, 405)
+_SPENT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+_REMEMBERED = 1024
+
+
+class Secret:
+    """A key that shows itself to nobody.
+
+    Args:
+        value: The key, or an empty string where there is none.
+    """
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+        # As it stands in a text, and in JSON.
+        forms = {value, json.dumps(value)[1:-1], json.dumps(value)[1:-1].replace("/", "\\/")}
+        self._forms = sorted(forms - {""}, key=len, reverse=True)
+
+    def __repr__(self) -> str:
+        return "Secret()"
+
+    def reveal(self) -> str:
+        """The key, for the header of a request; nothing else may ask for it."""
+        return self._value
+
+    def hide(self, text: str) -> str:
+        """A text without the key."""
+        for form in self._forms:
+            text = text.replace(form, HIDDEN)
+        return text
+
+
+def api_key(variable: str) -> str:
+    """The key in an environment variable; an empty string where no variable is named.
+
+    Raises:
+        ConfigError: the variable is not set.
+    """
+    if not variable:
+        return ""
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise ConfigError(
+            f"teacher.endpoint.api_key_env names {variable}, which is not set in the environment; "
+            f"set it to the key of the server, or leave api_key_env out for a server without keys."
+        )
+    return value
+
+
+class Client:
+    """Posts chat completions. It belongs to the event loop in which it is opened.
+
+    A connection that carries a reply twice would answer every later question with the reply to the
+    one before. So after the first reply that comes twice, all that is in flight counts as lost and
+    each request gets a connection of its own.
+
+    Args:
+        config: Address and time-out.
+        secret: The key.
+    """
+
+    def __init__(self, config: EndpointConfig, secret: Secret) -> None:
+        self._config = config
+        self._secret = secret
+        self._seen = _Seen()
+        self._clients: list[AsyncOpenAI] = []
+        """The last one is in use."""
+
+    async def __aenter__(self) -> Self:
+        self._clients.append(self._open())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: "type[BaseException] | None",
+        error: BaseException | None,
+        traceback: "TracebackType | None",
+    ) -> None:
+        for client in self._clients:
+            await client.close()
+
+    def _open(self, *, reuse: bool = True) -> "AsyncOpenAI":
+        from openai import AsyncOpenAI, Omit
+
+        headers: dict[str, str | Omit] = {
+            # Without these the client would send what it finds in the environment.
+            "OpenAI-Organization": Omit(),
+            "OpenAI-Project": Omit(),
+        }
+        if not self._secret.reveal():
+            headers["Authorization"] = Omit()
+        if not reuse:
+            headers["Connection"] = "close"
+        return AsyncOpenAI(
+            api_key=self._secret.reveal() or _NO_KEY,
+            base_url=self._config.base_url,
+            timeout=self._config.timeout_seconds,
+            max_retries=0,
+            default_headers=headers,  # type: ignore[arg-type]  # Omit takes a header away
+        )
+
+    async def post(self, body: "Mapping[str, object]") -> bytes:
+        """Ask for a chat completion.
+
+        Returns:
+            The reply, JSON on one line, without the key.
+
+        Raises:
+            Refused, Lost, Rejected, Denied: there is no reply.
+        """
+        content: bytes | Refused | Lost | Rejected | Denied
+        client = self._clients[-1]
+        try:
+            # The client's time-out is one for each part; a server that sends a byte now and then
+            # would keep it waiting for ever.
+            async with asyncio.timeout(self._config.timeout_seconds):
+                content = await self._post(client, body)
+        except TimeoutError:
+            content = Lost(f"no reply within {self._config.timeout_seconds:g} s")
+        if isinstance(content, Exception):
+            raise content  # here, and not where it was made: its context may hold the key
+        if client is self._clients[-1]:
+            line = self._line(content)
+            if client is self._clients[-1]:
+                return line
+        raise Lost("the server sent a reply twice, so those on their way cannot be told apart")
+
+    async def _post(
+        self, client: "AsyncOpenAI", body: "Mapping[str, object]"
+    ) -> bytes | Refused | Lost | Rejected | Denied:
+        from openai import APIConnectionError, APIStatusError, OpenAIError
+
+        try:
+            response = await client.chat.completions.with_raw_response.create(**body)  # type: ignore[call-overload]  # the body is made by the teacher
+        except APIStatusError as error:
+            return self._status(error)
+        except APIConnectionError as error:
+            return self._unreachable(error)
+        except OpenAIError as error:
+            return Lost(self._secret.hide(f"{type(error).__name__}: {error}"))
+        content: bytes = response.http_response.content
+        return content
+
+    def _line(self, content: bytes) -> bytes:
+        try:
+            text = content.decode()
+            told = json.loads(text)
+        except ValueError:
+            begin = self._shown(content.decode("utf-8", "replace"))
+            raise Lost(f"the server sent something that is not JSON: {begin!r}") from None
+        if isinstance(told, dict) and self._seen.repeated(told.get("id"), content):
+            self._clients.append(self._open(reuse=False))
+        # A line feed in JSON can only stand between values.
+        return self._secret.hide(text.replace("\r", " ").replace("\n", " ")).encode()
+
+    def _status(self, error: "APIStatusError") -> Refused | Lost | Rejected | Denied:
+        code = error.status_code
+        said = f"the server said {code}: {self._shown(_message(error.body))}"
+        if code in _NOBODY or error.code in _SPENT or error.type in _SPENT:
+            return Denied(said)
+        if code in _MAYBE_DONE:
+            return Lost(said)
+        if code in (409, 425, 429) or code >= 500:
+            headers = {name.lower(): value for name, value in error.response.headers.items()}
+            wait = retry_after(headers, time.time())
+            return Refused(said, retry_after=wait, busy=code in (429, 503, 529))
+        return Rejected(said)
+
+    def _unreachable(self, error: "APIConnectionError") -> Refused | Lost:
+        cause = error.__cause__
+        kinds = [kind.__name__ for kind in type(cause).__mro__] if cause is not None else []
+        told = self._shown(f"{kinds[0] if kinds else type(error).__name__} {cause or ''}".strip())
+        if any(kind in _NOT_SENT for kind in kinds):
+            return Refused(f"{self._config.base_url} cannot be reached ({told})", busy=False)
+        return Lost(f"the connection broke before the reply was whole ({told})")
+
+    def _shown(self, text: str) -> str:
+        text = self._secret.hide(" ".join(text.split()))  # before it is cut: half a key is one too
+        return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+class _Seen:
+    """Recognises a reply that comes a second time, to the last byte and under the same name.
+
+    Servers name their replies, but some name several alike: they are found out by two replies that
+    share a name and nothing else, and are held to nothing from then on.
+    """
+
+    def __init__(self) -> None:
+        self._alike = False
+        self._replies: OrderedDict[bytes, str] = OrderedDict()
+        self._names: Counter[str] = Counter()
+
+    def repeated(self, name: object, content: bytes) -> bool:
+        """Whether this reply has come before."""
+        if self._alike or not isinstance(name, str):
+            return False
+        if content in self._replies:
+            return True
+        self._alike = name in self._names
+        self._replies[content] = name
+        self._names[name] += 1
+        if len(self._replies) > _REMEMBERED:
+            _, oldest = self._replies.popitem(last=False)
+            self._names -= Counter([oldest])
+        return False
+
+
+def retry_after(headers: "Mapping[str, str]", now: float) -> float | None:
+    """Seconds that a server asks to wait, or None where it does not.
+
+    Args:
+        headers: Of its response, names in lower case.
+        now: The machine's clock, in seconds since 1970: only used where the server tells a date,
+            and does not tell its own time.
+    """
+    with contextlib.suppress(ValueError, KeyError):
+        return max(0.0, float(headers["retry-after-ms"]) / 1000)
+    told = headers.get("retry-after")
+    if told is None:
+        return None
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(told))
+    with contextlib.suppress(ValueError, TypeError):
+        until = parsedate_to_datetime(told).timestamp()
+        if "date" in headers:
+            # Both dates are of the server's clock, so ours may be wrong.
+            with contextlib.suppress(ValueError, TypeError):
+                now = parsedate_to_datetime(headers["date"]).timestamp()
+        return max(0.0, until - now)
+    return None
+
+
+def _message(body: object) -> str:
+    """What the server says, out of the body of an error."""
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        told = inner.get("message") if isinstance(inner, dict) else inner
+        return told if isinstance(told, str) else json.dumps(body)
+    return str(body or "nothing")
