@@ -119,7 +119,15 @@ class Reset(Exception):
     """Break the connection, as a crash would."""
 
 
-Reply = dict | bytes | str | None
+@dataclass(frozen=True)
+class Slowly:
+    """A response that comes one byte at a time."""
+
+    whole: bytes
+    seconds_a_byte: float
+
+
+Reply = dict | bytes | str | Slowly | None
 """A completion, the bytes of a whole response, the text that the model says, or None for the usual
 completion."""
 Behaviour = Callable[[Request], Reply | Awaitable[Reply]]
@@ -228,6 +236,11 @@ class ModelServer:
                     reply = await self._reply(json.loads(data), headers)
                 finally:
                     self._at_once -= 1
+                if isinstance(reply, Slowly):
+                    for place in range(len(reply.whole)):
+                        writer.write(reply.whole[place : place + 1])
+                        await asyncio.sleep(reply.seconds_a_byte)
+                    continue
                 writer.write(reply)
                 await writer.drain()
                 if b"Content-Length: 99999" in reply:  # truncated: the rest never comes
@@ -243,7 +256,7 @@ class ModelServer:
         finally:
             writer.close()
 
-    async def _reply(self, body: dict, headers: dict[str, str]) -> bytes:
+    async def _reply(self, body: dict, headers: dict[str, str]) -> bytes | Slowly:
         text = body["messages"][-1]["content"]
         request = Request(body, headers, self.counts[text], time.monotonic())
         self.counts[text] += 1
@@ -256,7 +269,7 @@ class ModelServer:
                 reply = await reply
         except Hang:
             await asyncio.sleep(3600)
-        if isinstance(reply, bytes):
+        if isinstance(reply, bytes | Slowly):
             return reply
         if isinstance(reply, str):
             return response(saying(request, reply))

@@ -92,9 +92,7 @@ def test_the_default_shows_one_column_bare_and_several_by_name():
     assert chat[1]["content"] == "age: 3\nna:me!r: x"
 
 
-@given(
-    st.integers(0, 10**7), st.integers(0, 10**7), st.integers(0, 10**6), st.integers(0, 10**6)
-)
+@given(st.integers(0, 10**7), st.integers(0, 10**7), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_a_price_is_rounded_up_and_by_less_than_one_millionth(price_in, price_out, tokens, reply):
     exact = tokens * price_in + reply * price_out
     got = Price(price_in, price_out).of(tokens, reply)

@@ -121,7 +121,7 @@ class Asker:
     def ask(self, questions: Iterable[Question]) -> None:
         """Begin to ask; `take` gives what comes of it."""
         todo = list(questions)
-        self._call(lambda: [self._begin(question) for question in todo])
+        self._call(lambda: self._begin(todo))
 
     def take(self, seconds: float | None = None) -> list[Outcome]:
         """All outcomes since the last call; waits for one, but no longer than `seconds`.
@@ -183,10 +183,11 @@ class Asker:
             while self._tasks:
                 await asyncio.wait(self._tasks)
 
-    def _begin(self, question: Question) -> None:
-        task = self._loop.create_task(self._ask(question))
-        self._tasks[task] = question
-        task.add_done_callback(self._tasks.pop)
+    def _begin(self, questions: Iterable[Question]) -> None:
+        for question in questions:
+            task = self._loop.create_task(self._ask(question))
+            self._tasks[task] = question
+            task.add_done_callback(self._tasks.pop)
 
     def _cancel(self, *, sent_too: bool) -> None:
         for task, question in list(self._tasks.items()):

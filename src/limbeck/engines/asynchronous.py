@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from limbeck.answers import Answers
 from limbeck.data.dataset import Dataset
+from limbeck.data.ids import GatheredIds
 from limbeck.engines.asker import Asker, Outcome, Question
 from limbeck.engines.watch import Watch
 from limbeck.errors import BudgetError, LimbeckError, TeacherError
@@ -45,7 +46,7 @@ class AsyncBuyer:
     ledger: Ledger
     dataset: Dataset
     rows: NDArray[np.int64]
-    ids: NDArray[np.uint8]
+    ids: GatheredIds
     run: str
     budget: Budget
     on_progress: Progress | None
@@ -279,7 +280,7 @@ class AsyncBuyer:
             self.failures.append(failure)
 
     def _nothing(self) -> Answers:
-        return Answers(self.ids[:0], torch.zeros(0, len(self.teacher.classes)))
+        return Answers(np.empty((0, 16), np.uint8), torch.zeros(0, len(self.teacher.classes)))
 
     def _give_up(self, asker: Asker, grace_seconds: float | None) -> None:
         """Record what comes back, and give the rest back."""

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from limbeck.answers import Answers
 from limbeck.data.dataset import Dataset
 from limbeck.data.ids import GatheredIds
+from limbeck.engines.asynchronous import AsyncBuyer
 from limbeck.engines.questions import gathered
 from limbeck.errors import BudgetError, ConfigError, LimbeckError, WorkerLostError
 from limbeck.ledger.base import Budget, Ledger, Reservation, Spending
 from limbeck.teachers.base import Money, Replies, Teacher, worst_prices
+from limbeck.teachers.remote import RemoteTeacher
 
 INTERRUPT_GRACE_SECONDS = 5.0
 """How long Ctrl-C waits for replies in flight; any other error waits until they come."""
@@ -85,7 +87,8 @@ def purchase(
     in the order given. Calling it again goes on where it ended.
 
     Args:
-        teacher: Who is asked, `teacher.max_in_flight` batches at a time.
+        teacher: Who is asked, `teacher.max_in_flight` batches at a time; a `RemoteTeacher` is asked
+            single questions, as many at a time as its limits allow.
         ledger: Where answers go, and whose budget holds.
         dataset: Where the rows are.
         rows: Positions, int64, shape (n,), repeats allowed.
@@ -113,20 +116,37 @@ def purchase(
         return ledger.known(teacher.fingerprint, some)
 
     missing = missing[~ids.which(known, missing)]
-    buyer = _Buyer(
-        teacher=teacher,
-        ledger=ledger,
-        dataset=dataset,
-        rows=rows,
-        ids=ids,
-        run=run,
-        budget=budget,
-        batch_size=batch_size,
-        on_progress=on_progress,
-        stop=stop,
-        questions=questions,
-        cached=questions - len(missing),
-    )
+    buyer: _Buyer | AsyncBuyer
+    if isinstance(teacher, RemoteTeacher):
+        buyer = AsyncBuyer(
+            teacher=teacher,
+            ledger=ledger,
+            dataset=dataset,
+            rows=rows,
+            ids=ids,
+            run=run,
+            budget=budget,
+            on_progress=on_progress,
+            stop=stop,
+            questions=questions,
+            cached=questions - len(missing),
+            interrupt_grace_seconds=INTERRUPT_GRACE_SECONDS,
+        )
+    else:
+        buyer = _Buyer(
+            teacher=teacher,
+            ledger=ledger,
+            dataset=dataset,
+            rows=rows,
+            ids=ids,
+            run=run,
+            budget=budget,
+            batch_size=batch_size,
+            on_progress=on_progress,
+            stop=stop,
+            questions=questions,
+            cached=questions - len(missing),
+        )
     buyer.buy(missing)
     return PurchaseReport(
         keys=ids,

@@ -118,8 +118,6 @@ class Client:
             "OpenAI-Organization": Omit(),
             "OpenAI-Project": Omit(),
         }
-        if not self._secret.reveal():
-            headers["Authorization"] = Omit()
         if not reuse:
             headers["Connection"] = "close"
         return AsyncOpenAI(
@@ -159,10 +157,13 @@ class Client:
     async def _post(
         self, client: "AsyncOpenAI", body: "Mapping[str, object]"
     ) -> bytes | Refused | Lost | Rejected | Denied:
-        from openai import APIConnectionError, APIStatusError, OpenAIError
+        from openai import APIConnectionError, APIStatusError, Omit, OpenAIError
 
+        headers = {} if self._secret.reveal() else {"Authorization": Omit()}
         try:
-            response = await client.chat.completions.with_raw_response.create(**body)  # type: ignore[call-overload]  # the body is made by the teacher
+            response = await client.chat.completions.with_raw_response.create(
+                **body, extra_headers=headers
+            )  # type: ignore[call-overload]  # the body is made by the teacher
         except APIStatusError as error:
             return self._status(error)
         except APIConnectionError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from limbeck.errors import ConfigError, LimbeckWarning
+from limbeck.teachers.endpoint_config import EndpointConfig
 
 READS = {
     "fit": ("path", "members"),
@@ -16,6 +17,7 @@ READS = {
     "student": ("path",),
     "huggingface": ("path", "classes", "columns", "max_tokens", "pickled_weights"),
     "human": ("question", "people", "columns", "fingerprint"),
+    "endpoint": ("endpoint", "fingerprint", "columns"),
     "simulated": (
         *("path", "label", "columns", "error_rate", "error_falls", "adversarial"),
         *("failure_rate", "latency_seconds", "noise_seed"),
@@ -34,8 +36,8 @@ class TeacherConfig:
     """Who answers. Each kind reads some of the settings."""
 
     kind: str
-    """table, module, sklearn, callable, student, huggingface, human, simulated, fit, or one that a
-    package of yours registers."""
+    """table, module, sklearn, callable, student, huggingface, endpoint, human, simulated, fit, or
+    one that a package of yours registers."""
     path: Path | None = None
     """table, simulated: the file of answers (default: columns of the rows themselves). student: the
     folder, or one that holds folders member0, member1, ... huggingface: the model's folder.
@@ -55,8 +57,9 @@ class TeacherConfig:
     function: str = ""
     """callable: what answers, as package.module:function."""
     fingerprint: str = ""
-    """callable, sklearn, human: a text that you change when its answers change. Default: the source
-    file of the function, the content of the skops file."""
+    """callable, sklearn, human, endpoint: a text that you change when its answers change. Default:
+    the source file of the function, the content of the skops file; endpoint: nothing beside the
+    name of the model and all that shapes its answers."""
     classes: tuple[str, ...] = ()
     """module, callable: class names in the order of the outputs. Default: the task's order.
     sklearn: in the order of classes_. Default: these as texts. huggingface: in the order of the
@@ -65,7 +68,7 @@ class TeacherConfig:
     """module, callable, sklearn, table with a file: columns that the teacher sees. Default: all
     inputs; sklearn: those that it was fitted on, where it knows their names. huggingface: one
     column of text or of images, or two of text, which it reads as a pair. human: what people
-    see."""
+    see. endpoint: what the default user message shows."""
     max_tokens: int = 0
     """huggingface: tokens of a row that are read, marks included. Default 0: what the model can
     read, 512 at most. Longer rows are cut at their end, with a warning."""
@@ -90,6 +93,8 @@ class TeacherConfig:
     """simulated: seconds that an answer takes; those of a batch come one after the other."""
     noise_seed: int = 0
     """simulated: another number, other errors and failures."""
+    endpoint: EndpointConfig | None = None
+    """endpoint: the server, the prompt, the price and the limits."""
     price_per_answer: int = 0
     """Millionths of the currency that an answer counts for, to rehearse a budget in money."""
     currency: str = "USD"

@@ -10,6 +10,7 @@ from limbeck.registry import lookup
 from limbeck.teachers.base import Teacher
 from limbeck.teachers.config import TeacherConfig
 from limbeck.teachers.local import fingerprint_of
+from limbeck.teachers.remote import RemoteTeacher
 from limbeck.teachers.wrappers import align_classes, with_price
 
 Builder = Callable[[TeacherConfig, Schema, Path, Sequence[str]], Teacher]
@@ -33,9 +34,10 @@ def build(
         DataError, StudentError: its file or folder cannot be used.
     """
     teacher = lookup("teachers", TEACHERS, config.kind)(config, schema, folder, names)
-    price = config.price_per_answer * config.people
-    priced = with_price(teacher, price, currency=config.currency)
-    return align_classes(priced, schema.classes)
+    if not isinstance(teacher, RemoteTeacher):  # such a one knows its own price
+        price = config.price_per_answer * config.people
+        teacher = with_price(teacher, price, currency=config.currency)
+    return align_classes(teacher, schema.classes)
 
 
 def _table(config: TeacherConfig, schema: Schema, folder: Path, names: Sequence[str]) -> Teacher:
@@ -173,6 +175,24 @@ def _simulated(
     )
 
 
+def _endpoint(config: TeacherConfig, schema: Schema, folder: Path, _: Sequence[str]) -> Teacher:
+    from limbeck.teachers.endpoint import EndpointTeacher
+
+    if config.endpoint is None:
+        raise ConfigError(
+            "teacher.kind='endpoint' needs the table [teacher.endpoint] with base_url and model; "
+            "give it."
+        )
+    return EndpointTeacher(
+        config.endpoint,
+        schema,
+        columns=_seen(config, schema) if config.columns else (),
+        version=config.fingerprint,
+        price_per_answer=config.price_per_answer,
+        currency=config.currency,
+    )
+
+
 def _seen(config: TeacherConfig, schema: Schema) -> tuple[str, ...]:
     """Columns that the teacher sees: all inputs, or those named, which must be inputs."""
     for name in config.columns:
@@ -200,5 +220,6 @@ TEACHERS: dict[str, Builder] = {
     "callable": _callable,
     "huggingface": _huggingface,
     "human": _human,
+    "endpoint": _endpoint,
     "simulated": _simulated,
 }
