@@ -1,6 +1,7 @@
 """Every example runs, in a process of its own, and ends with what it promises."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -135,6 +136,18 @@ def test_the_run_file_with_answers_in_a_table_runs(tmp_path: Path) -> None:
     said = run("-m", "limbeck", "distill", tmp_path / "run_table.toml")
     assert "<- ships" in said
     assert (tmp_path / "runs/table/run/student/model.safetensors").exists()
+
+
+def test_a_model_api_teaches_a_student_within_a_budget_in_money(tmp_path: Path) -> None:
+    pytest.importorskip("openai", reason="needs the extra llm")
+    said = run("-W", "error", EXAMPLES / "endpoint/run_endpoint.py", tmp_path)
+    assert "price     at most 0.05 USD" in said
+    assert "850 answers bought" in said
+    assert "pos  A moving script" in said
+    spent = json.loads((tmp_path / "runs/distill/metrics.json").read_text())["cost"]
+    assert 0 < spent["micros"] <= 50_000
+    again = run("-W", "error", EXAMPLES / "endpoint/run_endpoint.py", tmp_path)
+    assert "answers bought" not in again
 
 
 def test_the_trainer_averages_accumulated_batches(tmp_path: Path) -> None:

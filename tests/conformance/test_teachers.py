@@ -3,7 +3,7 @@
 A package that registers a teacher adds its material to `MATERIALS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +24,10 @@ from limbeck.errors import ConfigError
 from limbeck.students import build as build_student
 from limbeck.students import save
 from limbeck.teachers import TEACHERS, HumanTeacher, Money, Replies, Teacher, TeacherConfig, build
+from limbeck.teachers.endpoint_config import EndpointConfig
 from limbeck.teachers.human import replies_of
 from tests.teachers import tiny_models
+from tests.teachers.server import ModelServer
 
 SCHEMA = Schema(("text",), ("size",), (), None, ("no", "maybe", "yes"))
 ROWS = 9
@@ -133,6 +135,23 @@ def save_student(folder: Path, seed: int) -> None:
     save(build_student("tabular", {"hidden": 4}, tabular, [rows()], 3, generator), folder)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    """A chat model behind HTTP, for the teacher that asks one."""
+    with ModelServer() as server:
+        URLS.append(server.url)
+        yield
+
+
+URLS: list[str] = []
+
+
+def endpoint(folder: Path, other: int) -> TeacherConfig:
+    model = ("hash", "hash again")[other]
+    config = EndpointConfig(base_url=URLS[-1], model=model, shuffle_classes=True)
+    return TeacherConfig(kind="endpoint", endpoint=config)
+
+
 MATERIALS: dict[str, Callable[[Path, int], TeacherConfig]] = {
     "table": table,
     "module": module,
@@ -143,6 +162,7 @@ MATERIALS: dict[str, Callable[[Path, int], TeacherConfig]] = {
     "huggingface": huggingface,
     "human": human,
     "simulated": simulated,
+    "endpoint": endpoint,
 }
 """Writes a teacher into a folder, one of two that answer differently; gives its settings. A comma
 in the name sets off another form of the same kind."""

@@ -63,7 +63,12 @@ def by_words(text: str, names: Sequence[str]) -> list[float]:
     return [SURE if (name == "good") == good else 1 - SURE for name in names]
 
 
-MODELS = {"hash": by_hash, "words": by_words}
+def by_another_hash(text: str, names: Sequence[str]) -> list[float]:
+    """Another model."""
+    return by_hash(f"again {text}", names)
+
+
+MODELS = {"hash": by_hash, "hash again": by_another_hash, "words": by_words}
 
 
 def completion(request: Request, **changes: object) -> dict:

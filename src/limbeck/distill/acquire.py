@@ -29,6 +29,7 @@ from limbeck.distill.questions import (
     questions,
     worst_money,
 )
+from limbeck.distill.smoke import buy_first, check_accuracy, has_gate
 from limbeck.engines import purchase
 from limbeck.engines.questions import gathered
 from limbeck.errors import BudgetError, ConfigError, TeacherError
@@ -196,7 +197,13 @@ def buy_answers(
     if not buyer.started():
         check_budget(config, asked, book)
         check_money(config, splits, teacher, asked, book)
-    tallies = [buyer.buy("validation", splits.validation, np.arange(len(splits.validation)))]
+    gate = has_gate(teacher)
+    if gate and not buyer.has_ended("validation"):
+        buyer.buy_first(splits.validation, asked.validation)
+    everything = np.arange(len(splits.validation))
+    tallies = [buyer.buy("validation", splits.validation, everything)]
+    if gate:
+        check_accuracy(book, splits.validation, everything, asked.validation, early=False)
     if config.ask_test:
         tallies.append(buyer.buy("test", splits.test, np.arange(len(splits.test))))
     rows = choose_pool(config, asked.pool, book, folder, left=buyer.left(), within=within)
@@ -246,6 +253,14 @@ class _Buyer:
         money = self._budget.money
         return f"{self._budget.queries} answers" + (f", {money}" if money else "")
 
+    def has_ended(self, split: str) -> bool:
+        """Whether all that can be bought of a split has been."""
+        return (self._folder.selections / f"{split}.bought").exists()
+
+    def buy_first(self, validation: Dataset, ids: NDArray[np.uint8]) -> None:
+        """Look at the first answers of a server before the others are paid for."""
+        buy_first(self._teacher, self._ledger, validation, ids, run=self._run, budget=self._budget)
+
     def buy(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> Tally:
         """Ask about rows that have no answer yet, once: what failed is not asked again.
 
@@ -254,7 +269,7 @@ class _Buyer:
         if self._waits:
             return self._told_by_people(split, rows, positions)
         ended = self._folder.selections / f"{split}.bought"
-        if ended.exists():
+        if self.has_ended(split):
             return self._as_it_stands(split, rows, positions)
         began = time.perf_counter()
 

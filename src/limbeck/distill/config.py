@@ -17,6 +17,7 @@ from limbeck.engines.config import RayConfig
 from limbeck.errors import ConfigError
 from limbeck.registry import names
 from limbeck.teachers.config import TeacherConfig
+from limbeck.teachers.endpoint_config import EndpointConfig
 
 PATH_OPTIONS = (
     *("--data.labelled", "--data.pool", "--data.validation", "--data.test"),
@@ -29,6 +30,8 @@ PATH_OPTIONS = (
         "--code",
     ),
 )
+NO_VARIABLES = ("teacher.endpoint.class_names",)
+"""Tables with keys of the user's."""
 OTHER_VARIABLES = ("LIMBECK_DATA", "LIMBECK_DEBUG")
 """Variables that are no settings: the benchmarks' data, and tracebacks."""
 LISTS = ("data.text", "data.numeric", "data.category", "data.image", "data.classes",
@@ -225,6 +228,7 @@ class DistillConfig:
 TABLES: dict[str, type] = {
     "data": DataConfig,
     "teacher": TeacherConfig,
+    "teacher.endpoint": EndpointConfig,
     "student": StudentConfig,
     "train": TrainConfig,
     "objective": ObjectiveConfig,
@@ -305,7 +309,7 @@ def from_environment(options: Sequence[str]) -> list[str]:
     known = {
         "LIMBECK_" + key.upper().replace(".", "_"): key
         for key in _keys(DistillConfig)
-        if key not in OPEN
+        if key not in OPEN and key not in NO_VARIABLES
     }
     given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in options}
     words: list[str] = []
@@ -325,8 +329,8 @@ def _keys(table: type, prefix: str = "") -> list[str]:
     """All settings by their dotted names."""
     keys = []
     for entry in fields(table):
-        inner = TABLES.get(entry.name)
-        keys += _keys(inner, f"{entry.name}.") if inner and not prefix else [prefix + entry.name]
+        inner = TABLES.get(prefix + entry.name)
+        keys += _keys(inner, f"{prefix}{entry.name}.") if inner else [prefix + entry.name]
     return keys
 
 

@@ -25,6 +25,7 @@ from limbeck.distill.config import DecisionConfig, DistillConfig
 from limbeck.engines.config import RayConfig
 from limbeck.errors import ConfigError, LimbeckWarning
 from limbeck.storage import append_line, write_text
+from limbeck.teachers.endpoint_config import FREE as ENDPOINT_KEYS
 
 RUN_FILE = "run.toml"
 LABEL_FILE = "label.toml"
@@ -34,6 +35,7 @@ FREE_KEYS = (
     *("out", "ledger", "code", "budget", "money", "engine"),
     *(f"ray.{entry.name}" for entry in fields(RayConfig)),
     *(f"decision.{entry.name}" for entry in fields(DecisionConfig)),
+    *(f"teacher.endpoint.{name}" for name in ENDPOINT_KEYS),
 )
 """Settings that a resumed run may change: where things lie, what more may be spent, where the
 teacher is asked, and what mistakes cost, which shapes no arm."""

@@ -257,6 +257,8 @@ def _shaping(config: DistillConfig) -> str:
     """Every setting that shapes a trained arm."""
     rest = replace(config, out=Path(), ledger=Path(), code=Path(), budget=1, money=0.0)
     rest = replace(rest, engine="local", ray=RayConfig())
+    if (endpoint := config.teacher.endpoint) is not None:
+        rest = replace(rest, teacher=replace(rest.teacher, endpoint=endpoint.answers_only()))
     return repr(replace(rest, decision=DecisionConfig()))
 
 

@@ -106,13 +106,12 @@ def read_logprobs(line: bytes, options: Sequence[str]) -> Reading:
     alternatives, least = position
     places = {option.casefold(): place for place, option in enumerate(options)}
     probs = [0.0] * len(options)
-    listed = 0.0
+    listed = math.fsum(alternatives.values())  # exact: the order of the classes changes nothing
     for token, chance in alternatives.items():
-        listed += chance
         place = places.get(token.strip().casefold())
         if place is not None:
             probs[place] += chance
-    mass = sum(probs)
+    mass = math.fsum(probs)
     if mass < LEAST_MASS:
         best = max(alternatives, key=alternatives.__getitem__)
         return Reading(
@@ -125,7 +124,7 @@ def read_logprobs(line: bytes, options: Sequence[str]) -> Reading:
         share = min(max(0.0, 1.0 - listed) / len(missing), least)
         for place in missing:
             probs[place] = share
-        mass = sum(probs)
+        mass = math.fsum(probs)
     return Reading(tuple(chance / mass for chance in probs))
 
 

@@ -121,6 +121,10 @@ class RemoteTeacher(Teacher, Protocol):
     def limits(self) -> Limits:
         """How the server may be asked."""
 
+    @property
+    def smoke_gate(self) -> bool:
+        """Whether the first answers should be looked at before more are bought."""
+
     def connect(self) -> AbstractAsyncContextManager[Connection]:
         """Open a way to the server in the running event loop."""
 
