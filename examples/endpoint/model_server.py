@@ -15,10 +15,14 @@ import sys
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-GOOD = set(
-    "superb moving witty gripping lovely clever radiant graceful bold warm rich vivid".split()
-)
-BAD = set("dull wooden clumsy shrill boring lazy hollow stale bland tedious messy flat".split())
+GOOD = {
+    *("superb", "moving", "witty", "gripping", "lovely", "clever", "radiant", "graceful"),
+    *("bold", "warm", "rich", "vivid"),
+}
+BAD = {
+    *("dull", "wooden", "clumsy", "shrill", "boring", "lazy", "hollow", "stale", "bland"),
+    *("tedious", "messy", "flat"),
+}
 KEY = "sk-example"
 """The key that it wants, as a paid API would."""
 

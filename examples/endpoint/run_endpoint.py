@@ -23,16 +23,15 @@ from limbeck.distill.folder import Event
 from limbeck.distill.plan import make_plan
 from limbeck.distill.run import distill
 
-THINGS = "plot cast music script ending camera villain hero dialogue pace costumes jokes".split()
-UNKNOWN = "joyful honest thrilling", "awful grating stupid"
+THINGS = ("plot", "cast", "music", "script", "ending", "camera", "hero", "pace", "jokes")
+UNKNOWN = {"pos": ("joyful", "honest", "thrilling"), "neg": ("awful", "grating", "stupid")}
 """Words of praise and of blame that the model does not know."""
 
 
 def review(rng: random.Random) -> tuple[str, str]:
     """A review and its label: two opinions that agree with it, and one that may not."""
     label = rng.choice(["neg", "pos"])
-    good = sorted(GOOD) + UNKNOWN[0].split()
-    bad = sorted(BAD) + UNKNOWN[1].split()
+    good, bad = [*sorted(GOOD), *UNKNOWN["pos"]], [*sorted(BAD), *UNKNOWN["neg"]]
     own, other = (good, bad) if label == "pos" else (bad, good)
     opinions = [rng.choice(own), rng.choice(own), rng.choice(rng.choice([own, other]))]
     parts = [f"{opinion} {rng.choice(THINGS)}" for opinion in opinions]
