@@ -142,10 +142,10 @@ def test_a_model_api_teaches_a_student_within_a_budget_in_money(tmp_path: Path) 
     pytest.importorskip("openai", reason="needs the extra llm")
     said = run("-W", "error", EXAMPLES / "endpoint/run_endpoint.py", tmp_path)
     assert "price     at most 0.05 USD" in said
-    assert "850 answers bought" in said
+    assert "pool: 850 answers bought" in said
     assert "pos  A moving script" in said
     spent = json.loads((tmp_path / "runs/distill/metrics.json").read_text())["cost"]
-    assert 0 < spent["micros"] <= 50_000
+    assert 0 < spent["money"] <= 50_000
     again = run("-W", "error", EXAMPLES / "endpoint/run_endpoint.py", tmp_path)
     assert "answers bought" not in again
 

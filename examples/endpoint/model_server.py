@@ -86,11 +86,16 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def serve(port: int = 0) -> ThreadingHTTPServer:
+class Server(ThreadingHTTPServer):
+    """Takes as many connections at once as a client may open."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
+def serve(port: int = 0) -> Server:
     """Listen on this machine alone; the caller runs `serve_forever`."""
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    return server
+    return Server(("127.0.0.1", port), Handler)
 
 
 if __name__ == "__main__":

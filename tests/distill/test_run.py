@@ -327,7 +327,7 @@ def test_answers_lost_in_a_kill_of_a_priced_teacher_are_named_and_never_paid_twi
     assert cost.bought + cost.unknown <= config.budget
     assert cost.money == 150 * 1000
     (warning,) = [w for w in outcome.record.warnings if "may have been billed" in w]
-    assert "40 answers were in flight" in warning
+    assert "40 answers are unknown" in warning
 
 
 def test_an_arm_that_estimates_weights_as_it_trains_runs_from_files_alone(tmp_path):

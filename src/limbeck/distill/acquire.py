@@ -146,8 +146,9 @@ def acquire(
     if spending.unknown:
         folder.log(
             WARNING,
-            f"{spending.unknown} answers were in flight when a process died; they may have been "
-            f"billed and count against the budget, so the pool has {len(rows)} answers.",
+            f"{spending.unknown} answers are unknown: their reply was lost, or a process died while "
+            f"they were in flight; they may have been billed and count against the budget, so the "
+            f"pool has {len(rows)} answers.",
         )
     before = [asked.validation[validation_rows]]
     before += [asked.test[book.known(asked.test)]] if config.ask_test else []
@@ -302,7 +303,8 @@ class _Buyer:
             write_text(ended, f"{int(report.answered.sum())} of {len(positions)} rows answered\n")
         else:
             lost = (
-                f" ({unknown} answers were in flight when a process died and may have been billed)"
+                f" ({unknown} answers are unknown: their reply was lost, or a process died while "
+                f"they were in flight; they may have been billed)"
                 if unknown
                 else ""
             )

@@ -79,7 +79,7 @@ class Labelling:
             for tally in self.tallies
         ]
         spent = self.spending
-        unknown = f", {spent.unknown:,} in flight when a process died" if spent.unknown else ""
+        unknown = f", {spent.unknown:,} unknown (perhaps billed)" if spent.unknown else ""
         lines += [
             "",
             f"price     {spent.money} for {spent.answered:,} answers of this run, "

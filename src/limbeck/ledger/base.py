@@ -52,7 +52,8 @@ class Spending:
         answered: Answers that were paid for and can be read.
         failed: Questions that were paid for, or tried, without an answer.
         reserved: Questions in flight.
-        unknown: Questions in flight when a process died: they may have been billed.
+        unknown: Questions whose reply was lost, or that were in flight when a process died: they
+            may have been billed.
         money: Settled price plus what is still reserved.
     """
 

@@ -56,7 +56,8 @@ class Cost:
         bought: Answers paid for by this run.
         cached: Answers that the ledger already held; free.
         failed: Questions tried without an answer.
-        unknown: Questions in flight when a process died; they may have been billed.
+        unknown: Questions whose reply was lost, or that were in flight when a process died; they
+            may have been billed.
         money: Settled price, millionths of the currency.
         currency: ISO 4217 code.
         budget_queries: Most answers that could be bought.
