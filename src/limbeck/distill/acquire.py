@@ -146,9 +146,9 @@ def acquire(
     if spending.unknown:
         folder.log(
             WARNING,
-            f"{spending.unknown} answers are unknown: their reply was lost, or a process died while "
-            f"they were in flight; they may have been billed and count against the budget, so the "
-            f"pool has {len(rows)} answers.",
+            f"{spending.unknown} answers are unknown: their reply was lost, or a process died "
+            f"while they were in flight; they may have been billed and count against the budget, "
+            f"so the pool has {len(rows)} answers.",
         )
     before = [asked.validation[validation_rows]]
     before += [asked.test[book.known(asked.test)]] if config.ask_test else []
