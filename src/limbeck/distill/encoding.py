@@ -74,7 +74,8 @@ def encode_rows(
     """
     assert splits.pool is not None
     student, rate = make_student(config, splits, folder)
-    folder.log("encode", f"encoding {len(pool_rows):,} pool rows for the student")
+    if not (folder.encoded / "pool.bin").exists():
+        folder.log("encode", f"encoding {len(pool_rows):,} pool rows for the student")
 
     def encoded(name: str, rows: Dataset) -> Labelled:
         assert rows.labels is not None
