@@ -7,6 +7,8 @@ import pytest
 
 from limbeck.cli import run
 from limbeck.distill import estimate
+from limbeck.distill.compare_config import load_compare_config
+from limbeck.distill.compare_plan import make_compare_plan
 from limbeck.distill.config import load_config
 from limbeck.distill.estimate import UNKNOWN, Estimate
 from limbeck.distill.label import label
@@ -188,3 +190,17 @@ def test_the_question_before_money_is_spent_names_what_is_likely(tmp_path, capsy
 )
 def test_a_duration_is_told_in_the_unit_that_fits(seconds, text):
     assert estimate.span(seconds) == text
+
+
+def test_a_comparison_says_it_over_all_its_seeds(tmp_path):
+    material = make(tmp_path, pool=400)
+    config = load_compare_config(material.run_file, PRICED, seeds=2, arms="labels,soft_kd")
+    before = make_compare_plan(config)
+    assert f"at most {before.price}; {UNKNOWN}" in before.text()
+    assert f"asking    {UNKNOWN}" in before.text()
+    label(load_config(material.run_file, PRICED))
+    after = make_compare_plan(config)
+    assert after.answers < before.answers  # validation, test and some pool rows are owned
+    price = Money(10_000 * after.answers)
+    assert f"at most {price}; about {price} (95 % interval" in after.text()
+    assert json.dumps(after.to_dict())

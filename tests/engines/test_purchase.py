@@ -392,7 +392,7 @@ def test_a_worker_that_dies_loses_nothing_of_a_free_teacher(ledger, in_flight):
 @pytest.mark.parametrize("in_flight", [1, 2, 3, 9])
 @pytest.mark.parametrize("deadly", [{1}, {6}, {1, 6}])
 def test_a_batch_that_was_lost_keeps_its_place_in_the_budget(ledger, in_flight, deadly):
-    teacher = Mortal(max_in_flight=in_flight, deadly=deadly)
+    teacher = Mortal(max_in_flight=in_flight, deadly=set(deadly))
     report = buy(teacher, ledger, range(18), queries=8)
     assert sorted(teacher.asked) == list(range(8))
     assert report.exhausted
