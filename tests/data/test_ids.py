@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limbeck.data import Schema, contains, content_ids, distinct, question_ids, row_ids
-from limbeck.data.ids import GatheredIds, as_arrow, from_arrow
+from limbeck.data.ids import GatheredIds, Places, as_arrow, from_arrow
 from limbeck.errors import DataError
 
 texts = st.lists(st.one_of(st.none(), st.text(max_size=6)), min_size=1, max_size=6)
@@ -151,7 +151,10 @@ def test_gathered_ids_group_like_distinct_however_they_are_cut(monkeypatch, pick
     whole = ids if rows is None else ids[rows]
     assert len(gathered) == len(whole)
     assert (gathered[:] == whole).all()
-    assert gathered.first_places().tolist() == distinct(whole)[0].tolist()
+    leads = gathered.leads()
+    assert np.flatnonzero(leads).tolist() == distinct(whole)[0].tolist()
+    left = gathered.without(leads, lambda some: some[:, 3] < 128)
+    assert left.tolist() == (leads & (whole[:, 3] >= 128)).tolist()
 
 
 def test_questions_are_looked_up_in_blocks_and_in_place(monkeypatch):
@@ -170,7 +173,18 @@ def test_questions_are_looked_up_in_blocks_and_in_place(monkeypatch):
     assert sizes == [100, 100, 100, 33]
     assert GatheredIds(ids).which(look).tolist() == (ids[:, 0] < 100).tolist()
     assert GatheredIds(ids[:0]).which(look).tolist() == []
-    assert GatheredIds(ids[:0]).first_places().tolist() == []
+    assert GatheredIds(ids[:0]).leads().tolist() == []
+
+
+@given(st.lists(st.booleans(), max_size=40), st.integers(-45, 45), st.integers(-45, 45))
+def test_places_of_a_mask_are_sliced_like_a_list(mask, start, stop):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("limbeck.data.ids._MASK_BLOCK", 4)
+        places = Places(np.array(mask, np.bool_))
+        expected = [i for i, there in enumerate(mask) if there]
+        assert len(places) == len(expected)
+        assert places[start:stop].tolist() == expected[start:stop]
+        assert places[:].tolist() == expected
 
 
 def test_grouping_a_million_ids_takes_few_bytes_an_id():
@@ -180,9 +194,9 @@ def test_grouping_a_million_ids_takes_few_bytes_an_id():
     ids = rng.integers(0, 256, (1_000_000, 16), np.uint8)
     tracemalloc.start()
     try:
-        first = GatheredIds(ids).first_places()
+        leads = GatheredIds(ids).leads()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(first) == len(ids)
-    assert peak < 8 * len(ids) + 6 * len(ids)  # 8 bytes of them are the answer
+    assert leads.all()
+    assert peak < 6 * len(ids)

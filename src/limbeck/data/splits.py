@@ -265,7 +265,7 @@ def _stage_pool(
             count,
             f"{count} pool rows were left out because they are also {role} rows.",
         )
-    repeated = rows - len(GatheredIds(Dataset.open(path, schema).content_ids).first_places())
+    repeated = rows - int(GatheredIds(Dataset.open(path, schema).content_ids).leads().sum())
     findings.add(
         "pool repeats itself",
         repeated,

@@ -27,6 +27,7 @@ from limbeck.distill.questions import (
     check_money,
     count_distinct,
     questions,
+    unanswered,
     worst_money,
 )
 from limbeck.distill.smoke import buy_first, check_accuracy, has_gate
@@ -210,7 +211,8 @@ def buy_answers(
     rows = choose_pool(config, asked.pool, book, folder, left=buyer.left(), within=within)
     tallies.append(buyer.buy("pool", splits.pool, rows))
     validation_rows = np.flatnonzero(book.known(asked.validation))
-    rows = rows[book.known_at(asked.pool, rows)]
+    there = book.known_at(asked.pool, rows)
+    rows = rows if there.all() else rows[there]
     _require(len(validation_rows), "validation")
     _require(len(rows), "pool")
     return Purchased(
@@ -330,7 +332,7 @@ class _Buyer:
             BudgetError: so it is, but the budget holds no more questions.
         """
         ids = gathered(self._teacher, rows, positions)
-        first = ids.first_places()
+        first = np.flatnonzero(ids.leads())
         known = self._ledger.known(self._teacher.fingerprint, ids[first])
         failed = contains(self._ledger.failed(self._run, self._teacher.fingerprint), ids[first])
         missing = int((~known & ~failed).sum())
@@ -355,10 +357,17 @@ class _Buyer:
     def _as_it_stands(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> Tally:
         """The tally of a purchase that has ended before: all there is comes from the ledger."""
         ids = gathered(self._teacher, rows, positions)
-        first = ids.first_places()
         book = AnswerBook(self._ledger, self._teacher.fingerprint)
-        known = int(ids.which(book.known, first).sum())
-        return Tally(split, len(positions), len(first), cached=known, bought=0, failed=0, seconds=0)
+        count, missing = count_distinct(ids), unanswered(ids, book)
+        return Tally(
+            split=split,
+            rows=len(positions),
+            questions=count,
+            cached=count - missing,
+            bought=0,
+            failed=0,
+            seconds=0.0,
+        )
 
 
 class _Progress:
@@ -475,7 +484,7 @@ def rows_to_encode(
         return kept
     if config.teacher.kind == "fit":
         # Its answers cost nothing, and which of them are known shows when it is trained.
-        rows = GatheredIds(asked.pool).first_places()
+        rows = np.flatnonzero(GatheredIds(asked.pool).leads())
     else:
         assert teacher is not None
         book = AnswerBook(ledger, teacher.fingerprint)
@@ -553,16 +562,17 @@ def _draw(
     makes the same budget reach further; the sample stays uniform.
     """
     lazy = GatheredIds(ids)
-    order = lazy.first_places()
-    questions = len(order)
-    cost = np.zeros(len(ids), np.bool_)
-    cost[order] = ~lazy.which(known, order)
+    leads = lazy.leads()
+    cost = lazy.without(leads, known)
+    order = np.flatnonzero(leads)
     np.random.default_rng(seed).shuffle(order)
-    costs = np.cumsum(cost[order], dtype=np.int32)
-    count = int(np.searchsorted(costs, budget, side="right"))
-    chosen = order if count == questions else order[:count].copy()
+    count = len(order)
+    if int(cost.sum()) > budget:
+        costs = np.cumsum(cost[order], dtype=np.int32)
+        count = int(np.searchsorted(costs, budget, side="right"))
+    chosen = order if count == len(order) else order[:count].copy()
     chosen.sort()
-    return chosen, count / questions
+    return chosen, count / len(order)
 
 
 def _require(count: int, split: str) -> None:

@@ -142,14 +142,14 @@ def worst_money(teacher: Teacher, rows: Dataset, count: int) -> Money:
 
 def count_distinct(ids: NDArray[np.uint8] | GatheredIds) -> int:
     """How many distinct questions there are."""
-    return len(_lazy(ids).first_places())
+    return int(_lazy(ids).leads().sum())
 
 
 def unanswered(ids: NDArray[np.uint8] | GatheredIds, book: AnswerBook | None) -> int:
     """How many distinct questions have no answer yet."""
     lazy = _lazy(ids)
-    first = lazy.first_places()
-    return len(first) if book is None else int((~lazy.which(book.known, first)).sum())
+    leads = lazy.leads()
+    return int((leads if book is None else lazy.without(leads, book.known)).sum())
 
 
 def _lazy(ids: NDArray[np.uint8] | GatheredIds) -> GatheredIds:

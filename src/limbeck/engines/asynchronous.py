@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from limbeck.answers import Answers
 from limbeck.data.dataset import Dataset
-from limbeck.data.ids import GatheredIds
+from limbeck.data.ids import GatheredIds, Places
 from limbeck.engines.asker import Asker, Outcome, Question
 from limbeck.engines.watch import Watch
 from limbeck.errors import BudgetError, LimbeckError, TeacherError
@@ -72,7 +72,7 @@ class AsyncBuyer:
     """What came back and is not on the disk yet."""
     told_at: float = 0.0
 
-    def buy(self, missing: NDArray[np.int64]) -> None:
+    def buy(self, missing: Places) -> None:
         """Ask about all questions that have no answer; leave nothing reserved, whatever happens."""
         self.watch = Watch(self.ledger.versions(self.teacher.fingerprint))
         self.currency = self.teacher.quote(self.dataset.take(self.rows[:0])).currency
@@ -136,7 +136,7 @@ class AsyncBuyer:
             done = self.cached + self.bought + self.failed
             self.on_progress(done, self.questions, self.ledger.spent(self.run))
 
-    def _load(self, positions: NDArray[np.int64]) -> Iterator[Question]:
+    def _load(self, positions: Places) -> Iterator[Question]:
         """Questions at positions of `ids`, a block at a time."""
         columns = list(self.teacher.columns)
         for start in range(0, len(positions), _BLOCK):

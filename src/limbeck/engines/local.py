@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from limbeck.answers import Answers
 from limbeck.data.dataset import Dataset
-from limbeck.data.ids import GatheredIds
+from limbeck.data.ids import GatheredIds, Places
 from limbeck.engines.asynchronous import AsyncBuyer
 from limbeck.engines.questions import gathered
 from limbeck.errors import BudgetError, ConfigError, LimbeckError, WorkerLostError
@@ -107,15 +107,15 @@ def purchase(
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: must be >= 1; 256 is usual.")
     ids = gathered(teacher, dataset, rows)
-    missing = ids.first_places()
-    questions = len(missing)
+    leads = ids.leads()
+    questions = int(leads.sum())
     info = {"classes": list(teacher.classes), "columns": list(teacher.columns)}
     ledger.describe(teacher.fingerprint, info)
 
     def known(some: NDArray[np.uint8]) -> NDArray[np.bool_]:
         return ledger.known(teacher.fingerprint, some)
 
-    missing = missing[~ids.which(known, missing)]
+    missing = Places(ids.without(leads, known))
     buyer: _Buyer | AsyncBuyer
     if isinstance(teacher, RemoteTeacher):
         buyer = AsyncBuyer(
@@ -191,7 +191,7 @@ class _Buyer:
         default_factory=dict
     )
 
-    def buy(self, missing: NDArray[np.int64]) -> None:
+    def buy(self, missing: Places) -> None:
         """Ask about all questions that have no answer; leave nothing reserved, whatever happens."""
         self._tell()
         if not len(missing):
@@ -206,21 +206,26 @@ class _Buyer:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _ask_all(self, pool: ThreadPoolExecutor, positions: NDArray[np.int64]) -> None:
-        starts = range(0, len(positions), self.batch_size)
-        waiting = deque(positions[start : start + self.batch_size] for start in starts)
+    def _ask_all(self, pool: ThreadPoolExecutor, positions: Places | NDArray[np.int64]) -> None:
+        starts = deque(range(0, len(positions), self.batch_size))
+        again: deque[NDArray[np.int64]] = deque()
         exhausted = False
-        while waiting or self.in_flight:
+        while again or starts or self.in_flight:
             room = len(self.in_flight) < self.teacher.max_in_flight
-            if waiting and room and not self._must_end():
-                self._start(pool, waiting.popleft())
+            if (again or starts) and room and not self._must_end():
+                if again:
+                    batch = again.popleft()
+                else:
+                    start = starts.popleft()
+                    batch = positions[start : start + self.batch_size]
+                self._start(pool, batch)
                 continue
             if not self.in_flight:
                 break
             self._collect()
             if self.lost:  # what they held of the budget was given back, and is theirs
                 exhausted, self.exhausted = exhausted or self.exhausted, False
-                waiting.extendleft(reversed(self.lost))
+                again.extend(self.lost)
                 self.lost = []
         self.exhausted = self.exhausted or exhausted
 
