@@ -73,6 +73,10 @@ class BudgetError(LimbeckError, RuntimeError):
     exit_code = 3
 
 
+class LimitError(BudgetError):
+    """The limit that a ledger has for all runs together is spent."""
+
+
 class LimbeckWarning(UserWarning):
     """Something works, but probably not as intended."""
 

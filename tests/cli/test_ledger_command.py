@@ -92,6 +92,9 @@ def test_a_limit_is_kept_shown_and_stops_a_run_with_its_exit_code(capsys, materi
     (material / "pool.csv").write_text("a,b\n" + "".join(f"{i},{i + 1}\n" for i in range(9)))
     code, _, err = limbeck(capsys, "label", material / "run.toml", "--yes")
     assert code == 3, err
+    assert "not all pool rows were answered" in err
+    assert "all runs of this ledger have spent 150 of 150 queries" in err
+    assert "limbeck ledger limit" in err
     assert told(capsys, "limit", ledger, "--none")["limit"] == {"queries": None, "money": None}
     assert limbeck(capsys, "label", material / "run.toml", "--yes")[0] == 0
 

@@ -33,7 +33,7 @@ from limbeck.distill.questions import (
 from limbeck.distill.smoke import buy_first, check_accuracy, has_gate
 from limbeck.engines import purchase
 from limbeck.engines.questions import gathered
-from limbeck.errors import BudgetError, ConfigError, TeacherError
+from limbeck.errors import BudgetError, ConfigError, LimitError, TeacherError
 from limbeck.ledger import Budget, Ledger, Spending
 from limbeck.storage import atomic_path, write_text
 from limbeck.teachers import Money, Teacher
@@ -300,6 +300,8 @@ class _Buyer:
             cached=report.cached,
             failed=report.failed,
         )
+        if report.exhausted and report.limited:
+            self._folder.log("answers", f"{split}: {report.limited}")
         unknown = report.spent.unknown
         if not report.exhausted or (split == "pool" and bool(report.answered.any())):
             write_text(ended, f"{int(report.answered.sum())} of {len(positions)} rows answered\n")
@@ -310,6 +312,11 @@ class _Buyer:
                 if unknown
                 else ""
             )
+            if report.limited:
+                raise LimitError(
+                    f"not all {split} rows were answered{lost}: {report.limited} Answers in the "
+                    f"ledger are free when the same command runs again."
+                )
             raise BudgetError(
                 f"the budget ({self._limit()}) was spent before all {split} rows were answered"
                 f"{lost}; raise it and run the same command again (answers in the ledger are free)."

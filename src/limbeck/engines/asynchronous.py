@@ -22,7 +22,7 @@ from limbeck.data.dataset import Dataset
 from limbeck.data.ids import GatheredIds, Places
 from limbeck.engines.asker import Asker, Outcome, Question
 from limbeck.engines.watch import Watch
-from limbeck.errors import BudgetError, LimbeckError, TeacherError
+from limbeck.errors import BudgetError, LimbeckError, LimitError, TeacherError
 from limbeck.ledger.base import Budget, Ledger, Reservation, Spending
 from limbeck.teachers.base import Money, Replies
 from limbeck.teachers.remote import RemoteTeacher
@@ -58,6 +58,7 @@ class AsyncBuyer:
     failed: int = 0
     failures: list[str] = field(default_factory=list)
     exhausted: bool = False
+    limited: str = ""
     stopped: bool = False
     watch: Watch = field(default_factory=Watch)
     currency: str = ""
@@ -162,7 +163,8 @@ class AsyncBuyer:
                 reservation = self.ledger.reserve(
                     self.run, teacher, ids, worst, self.budget, shares=shares
                 )
-            except BudgetError:
+            except BudgetError as error:
+                self.limited = str(error) if isinstance(error, LimitError) else ""
                 self.again.extendleft(reversed(wanted))
                 # What is in flight holds its worst price, and may leave something when it settles.
                 self.exhausted = not self.in_flight and not self.granted

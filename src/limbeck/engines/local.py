@@ -20,7 +20,7 @@ from limbeck.data.dataset import Dataset
 from limbeck.data.ids import GatheredIds, Places
 from limbeck.engines.asynchronous import AsyncBuyer
 from limbeck.engines.questions import gathered
-from limbeck.errors import BudgetError, ConfigError, LimbeckError, WorkerLostError
+from limbeck.errors import BudgetError, ConfigError, LimbeckError, LimitError, WorkerLostError
 from limbeck.ledger.base import Budget, Ledger, Reservation, Spending
 from limbeck.teachers.base import Money, Replies, Teacher, worst_prices
 from limbeck.teachers.remote import RemoteTeacher
@@ -50,6 +50,7 @@ class PurchaseReport:
         exhausted: Whether the budget ended before the questions did.
         stopped: Whether `stop` ended the purchase.
         spent: What the run has spent in all.
+        limited: What the ledger said when its own limit, for all runs together, was reached.
     """
 
     keys: GatheredIds
@@ -62,6 +63,7 @@ class PurchaseReport:
     exhausted: bool
     stopped: bool
     spent: Spending
+    limited: str = ""
 
     @property
     def ids(self) -> NDArray[np.uint8]:
@@ -159,6 +161,7 @@ def purchase(
         exhausted=buyer.exhausted,
         stopped=buyer.stopped,
         spent=ledger.spent(run),
+        limited=buyer.limited,
     )
 
 
@@ -182,6 +185,7 @@ class _Buyer:
     failed: int = 0
     failures: list[str] = field(default_factory=list)
     exhausted: bool = False
+    limited: str = ""
     stopped: bool = False
     elsewhere: list[NDArray[np.int64]] = field(default_factory=list)
     """Not granted: in flight in another process, or not affordable."""
@@ -262,8 +266,9 @@ class _Buyer:
             reservation = self.ledger.reserve(
                 self.run, fingerprint, ids, worst, self.budget, shares=shares
             )
-        except BudgetError:
+        except BudgetError as error:
             self.exhausted = True
+            self.limited = str(error) if isinstance(error, LimitError) else ""
             return None
         granted = _members(ids, reservation.ids)
         if not granted.all():

@@ -183,10 +183,11 @@ def free_the_dead(connection: sqlite3.Connection) -> None:
     billed and they are simply given back.
     """
     open_reservations = connection.execute(
-        "SELECT id, run, owner, at FROM reservations WHERE in_flight > 0"
+        "SELECT id, run, owner, at FROM reservations WHERE in_flight > 0 AND owner <> ?",
+        (this_process(),),
     ).fetchall()
     for key, run, owner, at in open_reservations:
-        if owner != this_process() and not is_alive(owner, (now() - at) / 1000):
+        if not is_alive(owner, (now() - at) / 1000):
             (worst,) = connection.execute(
                 "SELECT SUM(worst) FROM attempts WHERE reservation = ?", (key,)
             ).fetchone()

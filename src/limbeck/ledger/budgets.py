@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from limbeck.errors import BudgetError, ConfigError
+from limbeck.errors import BudgetError, ConfigError, LimitError
 from limbeck.ledger.base import Budget, Limit, Spending
 from limbeck.teachers.base import Money
 
@@ -40,7 +40,8 @@ def check_fit(
     """The longest run of questions, from the first, that the run and the ledger can still hold.
 
     Raises:
-        BudgetError: there are questions but not even the first fits.
+        BudgetError: there are questions but not even the first fits; LimitError: into the limit of
+            the ledger.
         ConfigError: the currency is not that of the budget, the limit or earlier spending.
     """
     spent, limit = spending(connection, run), ledger_limit(connection)
@@ -65,7 +66,7 @@ def check_fit(
     held = _how_many_fit(shares, limit.queries, limit.money if worst.micros else None, total)
     if shares and held == 0:
         queries = "any number of" if limit.queries is None else limit.queries
-        raise BudgetError(
+        raise LimitError(
             f"all runs of this ledger have spent {total.queries} of {queries} queries and "
             f"{total.money} of {limit.money or 'unlimited money'}, so not one of {len(shares)} "
             f"more questions fits; raise its limit (limbeck ledger limit) to go on."
