@@ -65,7 +65,7 @@ def compare(
         return 0
     say(made.text())
     if made.price.micros > 0 and not yes:
-        agree(made.expected.question.replace("This", "This, over all seeds,", 1))
+        agree(made.expected.question(" over all seeds"))
     with Monitor(quiet=json) as monitor:
         outcome = run_compare(config, made, monitor)
     for failure in outcome.failures:

@@ -116,7 +116,7 @@ def distill(
         return 0
     say(made.text())
     if made.price.micros > 0 and not yes and made.spends:
-        agree(made.expected.question)
+        agree(made.expected.question())
     with Monitor(quiet=json) as monitor:
         outcome = run_distill(config, monitor)
     _show_outcome(outcome, json)

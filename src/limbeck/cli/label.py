@@ -61,7 +61,7 @@ def label(
         return 0
     say(made.text())
     if made.price.micros > 0 and not yes and made.spends:
-        agree(made.expected.question)
+        agree(made.expected.question())
     with Monitor(quiet=json) as monitor:
         found = run_label(config, monitor, answers=answers)
     give(found.to_dict()) if json else print(found.text())

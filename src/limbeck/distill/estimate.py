@@ -71,11 +71,10 @@ class Estimate:
             parts.append(_about(self.seconds))
         return f"the other {self.answers:,}: {', '.join(parts)}" if parts else ""
 
-    @property
-    def question(self) -> str:
-        """What a person is asked before money is spent."""
+    def question(self, scope: str = "") -> str:
+        """What a person is asked before money is spent, with words for what it is spent on."""
         likely = "" if self.price is None else f", probably {self._range(self.price)}"
-        return f"This may cost up to {self.worst}{likely}. Go on?"
+        return f"This may cost up to {self.worst}{scope}{likely}. Go on?"
 
     def _price(self) -> str:
         if not self.worst.micros:
