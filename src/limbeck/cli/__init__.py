@@ -67,6 +67,7 @@ def build_app() -> "App":
     from limbeck.cli.ledger import build_ledger_app
     from limbeck.cli.people import ask, tell
     from limbeck.cli.predict import predict
+    from limbeck.cli.select import select
 
     app = App(
         name="limbeck",
@@ -76,7 +77,7 @@ def build_app() -> "App":
         result_action="return_value",
         help_format="plaintext",
     )
-    for command in (demo, plan, label, ask, tell, distill, compare, predict, doctor):
+    for command in (demo, plan, label, ask, tell, distill, compare, predict, select, doctor):
         app.command(command)
     app.command(build_ledger_app())
     return app
