@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import limbeck
+from limbeck.data.tables import as_batch
 from limbeck.distill import arms
 from limbeck.distill.config import load_config
 from limbeck.distill.plan import make_plan
@@ -17,6 +18,7 @@ from limbeck.distill.run import distill
 from limbeck.errors import ConfigError, StudentError
 from limbeck.numerics.classmap import ClassMap
 from limbeck.students import build, load, save, with_outputs
+from limbeck.teachers.student import StudentTeacher
 from tests.distill import material
 from tests.students.test_student_folder import ROWS, SCHEMA
 
@@ -248,6 +250,14 @@ def test_a_folder_keeps_its_class_map_and_an_older_one_has_none(tmp_path, temper
     (tmp_path / "plain/config.json").write_text(json.dumps(config))
     limbeck.students.seal(tmp_path / "plain")
     assert load(tmp_path / "plain").predict_proba(ROWS).shape == (4, 3)
+
+
+def test_a_wide_student_teaches_with_the_probabilities_that_it_predicts(tmp_path):
+    plain = build("text_bag", {"buckets": 512}, SCHEMA, [], 3, torch.Generator().manual_seed(0))
+    student = with_outputs(plain, ClassMap((0, 1, 2, 2, 0), 2.0), torch.Generator().manual_seed(0))
+    save(student, tmp_path)
+    said = StudentTeacher(tmp_path).say(as_batch(ROWS, SCHEMA))
+    np.testing.assert_allclose(said.probs, load(tmp_path).predict_proba(ROWS), rtol=1e-6)
 
 
 def test_a_head_and_a_map_that_disagree_are_not_saved(tmp_path):

@@ -50,7 +50,7 @@ class StudentTeacher(LocalTeacher):
             inputs = {k: v.to(self._device) for k, v in student.encoder.collate(encoded).items()}
             with torch.inference_mode():
                 out = self._module(inputs)
-                logits = out.outputs.float() / self._predictor.temperature
+                logits = student.class_logits(out.outputs) / self._predictor.temperature
                 probs.append(torch.softmax(logits, dim=-1).cpu())
                 embeddings.append(out.embedding.float().cpu())
         return Said(torch.cat(probs), torch.cat(embeddings))
