@@ -4,7 +4,8 @@ In a test it runs in a thread of its own (`with ModelServer() as server`). As a 
 
     python -m tests.teachers.server [--delay SECONDS]
 
-it prints its address, and `GET /asked` gives every question that it was ever asked.
+it prints its address; `GET /asked` gives every question that it was ever asked, and `GET /count`
+how many.
 """
 
 import argparse
@@ -225,7 +226,9 @@ class ModelServer:
                 headers = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
                 data = await reader.readexactly(int(headers.get("content-length", 0)))
                 if head[0].startswith("GET"):
-                    writer.write(response(json.dumps(self.asked)))
+                    count = "/count" in head[0]
+                    told = json.dumps(len(self.requests) if count else self.asked)
+                    writer.write(response(told))
                     continue
                 headers["authorization"] = next(
                     (

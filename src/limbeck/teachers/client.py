@@ -50,6 +50,9 @@ class Secret:
     def __repr__(self) -> str:
         return "Secret()"
 
+    def __reduce__(self) -> str:
+        raise TypeError("a key does not leave the process that read it; read it again there")
+
     def reveal(self) -> str:
         """The key, for the header of a request; nothing else may ask for it."""
         return self._value
