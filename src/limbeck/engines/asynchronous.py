@@ -29,7 +29,7 @@ from limbeck.teachers.remote import RemoteTeacher
 
 _BLOCK = 256
 _EXAMPLES = 5
-_LINGER_SECONDS = 0.002
+_LINGER_SECONDS = 0.01
 _POLL_SECONDS = 0.25
 _PATIENCE_SECONDS = 600.0  # for questions that another process has in flight
 _TELL_SECONDS = 0.1
