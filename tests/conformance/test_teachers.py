@@ -124,6 +124,11 @@ def human(folder: Path, other: int) -> TeacherConfig:
     return TeacherConfig(kind="human", question=("Which?", "Which, please?")[other])
 
 
+def ensemble(folder: Path, other: int) -> TeacherConfig:
+    one = replace(callable_(folder, other), classes=SCHEMA.classes)
+    return TeacherConfig(kind="ensemble", teachers=(one, sklearn(folder, 0)))
+
+
 def simulated(folder: Path, other: int) -> TeacherConfig:
     config = table(folder, 0)
     return replace(config, kind="simulated", error_rate=0.5, noise_seed=other)
@@ -161,6 +166,7 @@ MATERIALS: dict[str, Callable[[Path, int], TeacherConfig]] = {
     "student, of members": members,
     "huggingface": huggingface,
     "human": human,
+    "ensemble": ensemble,
     "simulated": simulated,
     "endpoint": endpoint,
 }
@@ -175,7 +181,12 @@ each_kind = pytest.mark.parametrize("kind", MATERIALS)
 def teacher_of(
     kind: str, folder: Path, *, other: int = 0, schema: Schema = SCHEMA, price: int = 0
 ) -> Teacher:
-    config = replace(MATERIALS[kind](folder, other), price_per_answer=price)
+    config = MATERIALS[kind](folder, other)
+    if kind == "ensemble":  # whose teachers are paid one by one
+        first, *rest = config.teachers
+        config = replace(config, teachers=(replace(first, price_per_answer=price), *rest))
+    else:
+        config = replace(config, price_per_answer=price)
     return build(config, schema, Path(), names=rows().schema.names)
 
 

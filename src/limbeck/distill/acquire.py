@@ -6,7 +6,7 @@ resumed run buys the same rows.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,23 +26,27 @@ from limbeck.distill.questions import (
     check_budget,
     check_money,
     count_distinct,
+    open_book,
     questions,
-    unanswered,
     worst_money,
 )
 from limbeck.distill.smoke import buy_first, check_accuracy, has_gate
-from limbeck.engines import purchase
+from limbeck.engines import PurchaseReport, purchase
 from limbeck.engines.questions import gathered
 from limbeck.errors import BudgetError, ConfigError, LimitError, TeacherError
 from limbeck.ledger import Budget, Ledger, Spending
 from limbeck.storage import atomic_path, write_text
 from limbeck.teachers import Money, Teacher
+from limbeck.teachers.mean import members_of
 
 SELECTION = "pool.parquet"
 TO_ENCODE = "encoded.parquet"
 HUMAN = "human"
 """The kind of teacher that is asked in files, before and beside a run."""
 _GROUP_ROWS = 65_536
+_BLOCK = 2048
+"""Rows about which the teachers of an ensemble are asked one after the other."""
+_FAILURES = 5
 _LOOK_SECONDS = 5.0
 _FIRST_LOOK_SECONDS = 0.2
 """Between two estimates of the rest, and between attempts at the first one."""
@@ -156,7 +160,7 @@ def acquire(
     first = np.concatenate(before)
     # Pool rows are distinct by question: they were chosen so.
     again = GatheredIds(asked.pool, rows).which(lambda ids: contains(first, ids))
-    used = count_distinct(first) + int((~again).sum())
+    used = book.members * (count_distinct(first) + int((~again).sum()))
     test = None
     if config.ask_test and bool(book.known(asked.test).all()):
         test = book.read(asked.test)
@@ -194,18 +198,24 @@ def buy_answers(
     """
     assert splits.pool is not None
     asked = asked or questions(splits, teacher)
-    book = AnswerBook(ledger, teacher.fingerprint)
-    buyer = _Buyer(config, teacher, ledger, folder, run_id)
+    book = open_book(ledger, teacher, asked)
+    buyer = _Buyer(config, teacher, book, ledger, folder, run_id)
     if not buyer.started():
         check_budget(config, asked, book)
         check_money(config, splits, teacher, asked, book)
-    gate = has_gate(teacher)
-    if gate and not buyer.has_ended("validation"):
-        buyer.buy_first(splits.validation, asked.validation)
+    members = zip(members_of(teacher), asked.members or (asked,), strict=True)
+    gated = [
+        (member, book.member(number), own.validation)
+        for number, (member, own) in enumerate(members)
+        if has_gate(member)
+    ]
+    for member, _, ids in gated:
+        if not buyer.has_ended("validation"):
+            buyer.buy_first(member, splits.validation, ids)
     everything = np.arange(len(splits.validation))
     tallies = [buyer.buy("validation", splits.validation, everything)]
-    if gate:
-        check_accuracy(book, splits.validation, everything, asked.validation, early=False)
+    for _, own_book, ids in gated:
+        check_accuracy(own_book, splits.validation, everything, ids, early=False)
     if config.ask_test:
         tallies.append(buyer.buy("test", splits.test, np.arange(len(splits.test))))
     rows = choose_pool(config, asked.pool, book, folder, left=buyer.left(), within=within)
@@ -232,6 +242,7 @@ class _Buyer:
         self,
         config: DistillConfig,
         teacher: Teacher,
+        book: AnswerBook,
         ledger: Ledger,
         folder: RunFolder,
         run_id: str,
@@ -240,6 +251,7 @@ class _Buyer:
         self._budget = Budget(config.budget, money)
         self._waits = config.teacher.kind == HUMAN
         self._teacher = teacher
+        self._book = book
         self._ledger = ledger
         self._folder = folder
         self._run = run_id
@@ -260,9 +272,9 @@ class _Buyer:
         """Whether all that can be bought of a split has been."""
         return (self._folder.selections / f"{split}.bought").exists()
 
-    def buy_first(self, validation: Dataset, ids: NDArray[np.uint8]) -> None:
+    def buy_first(self, teacher: Teacher, validation: Dataset, ids: NDArray[np.uint8]) -> None:
         """Look at the first answers of a server before the others are paid for."""
-        buy_first(self._teacher, self._ledger, validation, ids, run=self._run, budget=self._budget)
+        buy_first(teacher, self._ledger, validation, ids, run=self._run, budget=self._budget)
 
     def buy(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> Tally:
         """Ask about rows that have no answer yet, once: what failed is not asked again.
@@ -276,35 +288,29 @@ class _Buyer:
             return self._as_it_stands(split, rows, positions)
         began = time.perf_counter()
 
-        progress = _Progress(split, self._folder, self._ledger, self._teacher, rows)
-
-        def on_progress(done: int, total: int, spent: Spending) -> None:
-            progress.tell(done, total, self._budget.queries - spent.queries)
-
-        report = purchase(
-            self._teacher,
-            self._ledger,
-            rows,
-            positions,
-            run=self._run,
-            budget=self._budget,
-            on_progress=on_progress,
-        )
-        for sentence in report.failures:
+        reports = list(self._purchases(split, rows, positions))
+        for sentence in [told for report in reports for told in report.failures][:_FAILURES]:
             self._folder.log("answers", f"{split}: no answer: {sentence}")
+        bought = sum(report.bought for report in reports)
+        cached = sum(report.cached for report in reports)
+        failed = sum(report.failed for report in reports)
         self._folder.log(
             "answers",
-            f"{split}: {report.bought} answers bought, {report.cached} were in the ledger, "
-            f"{report.failed} failed",
-            bought=report.bought,
-            cached=report.cached,
-            failed=report.failed,
+            f"{split}: {bought} answers bought, {cached} were in the ledger, {failed} failed",
+            bought=bought,
+            cached=cached,
+            failed=failed,
         )
-        if report.exhausted and report.limited:
-            self._folder.log("answers", f"{split}: {report.limited}")
-        unknown = report.spent.unknown
-        if not report.exhausted or (split == "pool" and bool(report.answered.any())):
-            write_text(ended, f"{int(report.answered.sum())} of {len(positions)} rows answered\n")
+        exhausted = any(report.exhausted for report in reports)
+        limited = next((report.limited for report in reports if report.limited), "")
+        if exhausted and limited:
+            self._folder.log("answers", f"{split}: {limited}")
+        unknown = self._ledger.spent(self._run).unknown
+        answered = reports[0].answered
+        if len(reports) > 1:
+            answered = gathered(self._teacher, rows, positions).which(self._book.known)
+        if not exhausted or (split == "pool" and bool(answered.any())):
+            write_text(ended, f"{int(answered.sum())} of {len(positions)} rows answered\n")
         else:
             lost = (
                 f" ({unknown} answers are unknown: their reply was lost, or a process died while "
@@ -312,9 +318,9 @@ class _Buyer:
                 if unknown
                 else ""
             )
-            if report.limited:
+            if limited:
                 raise LimitError(
-                    f"not all {split} rows were answered{lost}: {report.limited} Answers in the "
+                    f"not all {split} rows were answered{lost}: {limited} Answers in the "
                     f"ledger are free when the same command runs again."
                 )
             raise BudgetError(
@@ -324,12 +330,51 @@ class _Buyer:
         return Tally(
             split=split,
             rows=len(positions),
-            questions=report.questions,
-            cached=report.cached,
-            bought=report.bought,
-            failed=report.failed,
+            questions=sum(report.questions for report in reports),
+            cached=cached,
+            bought=bought,
+            failed=failed,
             seconds=time.perf_counter() - began,
         )
+
+    def _purchases(
+        self, split: str, rows: Dataset, positions: NDArray[np.int64]
+    ) -> Iterator[PurchaseReport]:
+        """Ask everyone who is to be asked; ends with the budget.
+
+        The teachers of an ensemble are asked block by block: where money ends early, few rows have
+        the answers of some of them only.
+        """
+        members = members_of(self._teacher)
+        size = len(positions) if len(members) == 1 else _BLOCK
+        looks = [_Progress(split, self._folder, self._ledger, one, rows) for one in members]
+        total, before = len(members) * len(positions), 0
+        for start in range(0, max(1, len(positions)), max(1, size)):
+            for member, look in zip(members, looks, strict=True):
+
+                def on_progress(
+                    done: int,
+                    of: int,
+                    spent: Spending,
+                    look: _Progress = look,
+                    offset: int = before,
+                ) -> None:
+                    left = self._budget.queries - spent.queries
+                    look.tell(offset + done, of if len(members) == 1 else total, left)
+
+                report = purchase(
+                    member,
+                    self._ledger,
+                    rows,
+                    positions[start : start + size],
+                    run=self._run,
+                    budget=self._budget,
+                    on_progress=on_progress,
+                )
+                before += report.questions
+                yield report
+                if report.exhausted:
+                    return
 
     def _told_by_people(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> Tally:
         """The tally of what people have answered; a pool may be answered in part.
@@ -364,8 +409,9 @@ class _Buyer:
     def _as_it_stands(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> Tally:
         """The tally of a purchase that has ended before: all there is comes from the ledger."""
         ids = gathered(self._teacher, rows, positions)
-        book = AnswerBook(self._ledger, self._teacher.fingerprint)
-        count, missing = count_distinct(ids), unanswered(ids, book)
+        leads = ids.leads()
+        count = self._book.members * int(leads.sum())
+        missing = int(self._book.costs(ids, leads).sum(dtype=np.int64))
         return Tally(
             split=split,
             rows=len(positions),
@@ -411,7 +457,7 @@ class _Progress:
     def _look(self, rest: int) -> None:
         """Estimate anew, every few seconds; the first estimate is told in a line of its own."""
         if self._worst is None:
-            self._worst = worst_money(self._teacher, self._rows, 1000)
+            self._worst = worst_money(self._teacher, self._rows, (1000,))
         worst = Money(-(-self._worst.micros * rest // 1000), self._worst.currency)
         first = not self._note
         self._note = Estimate.of(self._ledger.history(self._teacher.fingerprint), rest, worst).rest
@@ -462,7 +508,7 @@ def check_spending(
     if teacher is None:
         check_budget(config, asked, None)
         return
-    book = AnswerBook(ledger, teacher.fingerprint)
+    book = open_book(ledger, teacher, asked)
     check_budget(config, asked, book)
     check_money(config, splits, teacher, asked, book)
 
@@ -494,12 +540,31 @@ def rows_to_encode(
         rows = np.flatnonzero(GatheredIds(asked.pool).leads())
     else:
         assert teacher is not None
-        book = AnswerBook(ledger, teacher.fingerprint)
-        rows, _ = _draw(asked.pool, book.known, config.budget, config.seed)
+        book = open_book(ledger, teacher, asked)
+        rows, _ = _draw(asked.pool, book.costs, config.budget, config.seed)
     with atomic_path(path) as temporary:
         table = pa.table({"row": rows}).replace_schema_metadata({"budget": str(config.budget)})
         pq.write_table(table, temporary)
     return rows
+
+
+def draw_pool(
+    config: DistillConfig, asked: Questions, book: AnswerBook | None, *, left: int
+) -> NDArray[np.int64]:
+    """Pool rows that a run would choose now, ascending; without a book no answer is known.
+
+    Args:
+        config: The seed.
+        asked: Questions of all splits.
+        book: Tells which are answered.
+        left: Answers that may be bought for the pool.
+    """
+
+    def all_new(_: GatheredIds, places: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        return places.view(np.uint8) * np.uint8(len(asked.members) or 1)
+
+    costs = all_new if book is None else book.costs
+    return _draw(asked.pool, costs, left, config.seed)[0]
 
 
 def draw_as_if_new(config: DistillConfig, asked: Questions) -> tuple[NDArray[np.int64], float]:
@@ -518,8 +583,14 @@ def draw_as_if_new(config: DistillConfig, asked: Questions) -> tuple[NDArray[np.
     """
     before = [asked.validation, *([asked.test] if config.ask_test else [])]
     first = np.concatenate(before)
-    left = config.budget - count_distinct(first)
-    return _draw(asked.pool, lambda ids: contains(first, ids), left, config.seed)
+    each = len(asked.members) or 1
+    left = config.budget - each * count_distinct(first)
+
+    def costs(ids: GatheredIds, places: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        new = ids.without(places, lambda block: contains(first, block))
+        return new.view(np.uint8) * np.uint8(each)
+
+    return _draw(asked.pool, costs, left, config.seed)
 
 
 def choose_pool(
@@ -547,7 +618,7 @@ def choose_pool(
     kept = read_selection(folder)
     if kept is not None:
         return kept
-    rows, share = _draw(ids, book.known, left, config.seed)
+    rows, share = _draw(ids, book.costs, left, config.seed)
     if within is not None:
         # More only where another run has bought answers meanwhile. What is left is the shorter of
         # two beginnings of one random order, so it is as uniform a sample.
@@ -559,7 +630,7 @@ def choose_pool(
 
 def _draw(
     ids: NDArray[np.uint8],
-    known: Callable[[NDArray[np.uint8]], NDArray[np.bool_]],
+    costs: Callable[[GatheredIds, NDArray[np.bool_]], NDArray[np.uint8]],
     budget: int,
     seed: int,
 ) -> tuple[NDArray[np.int64], float]:
@@ -570,13 +641,13 @@ def _draw(
     """
     lazy = GatheredIds(ids)
     leads = lazy.leads()
-    cost = lazy.without(leads, known)
+    cost = costs(lazy, leads)
     order = np.flatnonzero(leads)
     np.random.default_rng(seed).shuffle(order)
     count = len(order)
-    if int(cost.sum()) > budget:
-        costs = np.cumsum(cost[order], dtype=np.int32)
-        count = int(np.searchsorted(costs, budget, side="right"))
+    if int(cost.sum(dtype=np.int64)) > budget:
+        total = np.cumsum(cost[order], dtype=np.int32)
+        count = int(np.searchsorted(total, budget, side="right"))
     chosen = order if count == len(order) else order[:count].copy()
     chosen.sort()
     return chosen, count / len(order)

@@ -20,7 +20,7 @@ from limbeck.distill.encoding import check_student, student_kind
 from limbeck.distill.estimate import Estimate, span
 from limbeck.distill.folder import RUN_FILE, Listener, RunFolder, ignore
 from limbeck.distill.plan import training_seconds, worst_price
-from limbeck.distill.questions import AnswerBook, Questions, check_budget, unanswered
+from limbeck.distill.questions import Questions, check_budget, open_book
 from limbeck.distill.recipes import check_objectives, expand
 from limbeck.distill.run import (
     check_validation,
@@ -35,6 +35,7 @@ from limbeck.ledger import SqliteLedger
 from limbeck.ledger.history import History
 from limbeck.teachers import Money, Teacher
 from limbeck.teachers.imports import importable
+from limbeck.teachers.mean import members_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,13 +159,14 @@ def make_compare_plan(config: CompareConfig, listener: Listener = ignore) -> Com
     _check_budgets(config, looks)
     left = [look for look in looks if not look.plan.finished]
     one = (left or looks)[0]
-    needed, answers, history = _answers(left)
+    needed, counts, history = _answers(left)
+    answers = sum(counts)
     workers = config.at_once(len(left))
     threads = threads_of(workers)
     steps = steps_of(one.plan.config, one.pool_size)
     seconds = _seconds(one, looks, steps, threads) * math.ceil(len(left) / workers)
     low, middle, high = np.quantile(seconds, (0.1, 0.5, 0.9)).tolist()
-    price = worst_price(one.plan.config, one.splits, one.teacher, answers, runs=len(left))
+    price = worst_price(one.plan.config, one.splits, one.teacher, counts, runs=len(left))
     names = ("labelled", "validation", "test", "pool")
     return ComparePlan(
         out=config.run.out,
@@ -218,18 +220,18 @@ class _Look:
     splits: Splits
     teacher: Teacher | None
     asked: Questions
-    chosen: NDArray[np.uint8]
-    """Question ids of the pool rows that it will learn from."""
+    rows: NDArray[np.int64]
+    """Pool rows that it will learn from."""
 
     @property
     def pool_size(self) -> int:
-        return len(self.chosen)
+        return len(self.rows)
 
-    @property
-    def everything(self) -> NDArray[np.uint8]:
-        """Question ids of everything that it asks."""
-        test = [self.asked.test] if self.plan.config.ask_test else []
-        return np.concatenate([self.asked.validation, *test, self.chosen])
+    def everything(self, member: int) -> NDArray[np.uint8]:
+        """Question ids of everything that it asks a teacher of an ensemble, or its only one."""
+        asked = (self.asked.members or (self.asked,))[member]
+        test = [asked.test] if self.plan.config.ask_test else []
+        return np.concatenate([asked.validation, *test, asked.pool[self.rows]])
 
 
 def _look(config: DistillConfig, listener: Listener) -> _Look:
@@ -250,7 +252,8 @@ def _look(config: DistillConfig, listener: Listener) -> _Look:
         _check_money(config, splits, teacher)
         drawn, share = draw_as_if_new(config, asked)
     finished = folder.claimed and folder.metrics.exists()
-    chosen = asked.pool[drawn if drawn is not None else rows]
+    chosen = drawn if drawn is not None else rows
+    assert chosen is not None  # it was drawn where it was not written down
     return _Look(SeedPlan(config, finished, drawn, share), splits, teacher, asked, chosen)
 
 
@@ -278,7 +281,9 @@ def _check_money(config: DistillConfig, splits: Splits, teacher: Teacher | None)
         return
     assert splits.pool is not None
     sample = splits.pool.take(np.arange(min(512, len(splits.pool))))
-    worst = -(-teacher.quote(sample).micros * config.budget // sample.num_rows)
+    # Each row takes an answer of every teacher that is asked.
+    answers = len(members_of(teacher)) * sample.num_rows
+    worst = -(-teacher.quote(sample).micros * config.budget // answers)
     if worst > round(config.money * 1e6):
         price = Money(worst, config.teacher.currency)
         raise ConfigError(
@@ -299,9 +304,10 @@ def _seconds(one: _Look, looks: list[_Look], steps: int, threads: int) -> NDArra
         return training_seconds(config, one.splits, folder, steps, one.teacher, expand(config))
 
 
-def _answers(looks: list[_Look]) -> tuple[int, int, History]:
-    """Distinct questions of all seeds, how many the ledger does not hold, and how the last went."""
-    needed = missing = 0
+def _answers(looks: list[_Look]) -> tuple[int, tuple[int, ...], History]:
+    """Answers of all seeds, those to buy for each teacher that is asked, and how the last went."""
+    needed = 0
+    missing: list[list[int]] = []
     history = History.empty()
     by_teacher: dict[str, list[_Look]] = {}
     for look in looks:
@@ -309,16 +315,22 @@ def _answers(looks: list[_Look]) -> tuple[int, int, History]:
         name = f"seed {look.plan.config.seed}" if look.teacher is None else look.teacher.fingerprint
         by_teacher.setdefault(name, []).append(look)
     for group in by_teacher.values():
-        ids = np.concatenate([look.everything for look in group])
-        needed += len(distinct(ids)[0])
+        count = len(group[0].asked.members) or 1
+        each = [
+            np.concatenate([one.everything(member) for one in group]) for member in range(count)
+        ]
+        each = [ids[distinct(ids)[0]] for ids in each]
+        needed += sum(map(len, each))
         teacher, ledger = group[0].teacher, group[0].plan.config.ledger
         if teacher is None or not ledger.exists():
-            missing += len(distinct(ids)[0])
+            missing.append([len(ids) for ids in each])
         else:
-            with SqliteLedger(ledger) as book:
-                missing += unanswered(ids, AnswerBook(book, teacher.fingerprint))
-                history = book.history(teacher.fingerprint)
-    return needed, missing, history
+            with SqliteLedger(ledger) as opened:
+                book = open_book(opened, teacher)
+                known = [book.member(member).known(ids) for member, ids in enumerate(each)]
+                missing.append([int((~found).sum()) for found in known])
+                history = book.history()
+    return needed, tuple(sum(counts) for counts in zip(*missing, strict=True)), history
 
 
 def _some(seeds: tuple[int, ...]) -> str:

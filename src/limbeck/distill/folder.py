@@ -39,6 +39,8 @@ FREE_KEYS = (
 )
 """Settings that a resumed run may change: where things lie, what more may be spent, where the
 teacher is asked, and what mistakes cost, which shapes no arm."""
+_MEMBER = re.compile(r"(?<=^teacher\.)teachers\.\d+\.")
+"""What sets a setting of an ensemble's teacher off from the same setting of a teacher alone."""
 LABEL_KEYS = ("data.", "teacher.", "seed", "ask_test")
 """Settings that shape which answers are bought: all that a purchase alone ties a folder to."""
 
@@ -216,12 +218,23 @@ def _table(name: str, values: Mapping[str, object]) -> list[str]:
     lines += [
         f"{_key(key)} = {_value(value)}"
         for key, value in values.items()
-        if not isinstance(value, dict) and value is not None
+        if not isinstance(value, dict) and value is not None and not _is_tables(value)
     ]
     for key, value in values.items():
+        inner = f"{name}.{_key(key)}" if name else _key(key)
         if isinstance(value, dict) and value:
-            lines += _table(f"{name}.{_key(key)}" if name else _key(key), value)
+            lines += _table(inner, value)
+        elif _is_tables(value):
+            assert isinstance(value, list)
+            for one in value:
+                # The same lines under another head, which says that it is one of several.
+                lines += [f"\n[[{inner}]]", *_table(inner, one)[1:]]
     return lines
+
+
+def _is_tables(value: object) -> bool:
+    """Whether a value is a list of tables, which TOML writes one after the other."""
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
 
 
 def _key(name: str) -> str:
@@ -241,7 +254,11 @@ def _comparable(values: Mapping[str, object], prefix: str = "") -> dict[str, obj
     for key, value in values.items():
         if isinstance(value, dict):
             flat |= _comparable(value, f"{prefix}{key}.")
-        elif value is not None and prefix + key not in FREE_KEYS:
+        elif _is_tables(value):
+            assert isinstance(value, list)
+            for number, one in enumerate(value, start=1):
+                flat |= _comparable(one, f"{prefix}{key}.{number}.")
+        elif value is not None and _MEMBER.sub("", prefix + key) not in FREE_KEYS:
             flat[prefix + key] = value
     return flat
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from limbeck.data import Splits
 from limbeck.data.ids import GatheredIds
-from limbeck.distill.acquire import HUMAN, read_selection
+from limbeck.distill.acquire import HUMAN, draw_pool, read_selection
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.encoding import make_student, student_kind
 from limbeck.distill.estimate import Estimate, span
@@ -24,7 +24,8 @@ from limbeck.distill.questions import (
     check_budget,
     check_money,
     count_distinct,
-    unanswered,
+    open_book,
+    worst_money,
 )
 from limbeck.distill.recipes import check_objectives, expand
 from limbeck.distill.run import questions_of, run_id, stage, steps_of, teacher_if_ready
@@ -37,7 +38,6 @@ from limbeck.teachers import Money, Teacher
 from limbeck.teachers.imports import importable
 
 _TIMED_STEPS = 6
-_SAMPLE_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
         check_engine(config, splits, folder, teacher)
         asked = questions_of(splits, teacher)
         buy = _to_buy(config, splits, asked, teacher, folder)
-        price = worst_price(config, splits, teacher, buy.total)
+        price = worst_price(config, splits, teacher, buy.counts)
         arms = expand(config) if trains else ()
         steps = steps_of(config, buy.pool_rows) if trains else 0
         seconds = training_seconds(config, splits, folder, steps, teacher, arms)
@@ -175,6 +175,8 @@ class _Purchase:
     owned: int
     pool_rows: int
     history: History
+    counts: tuple[int, ...]
+    """The same for each teacher that is asked."""
 
     @property
     def total(self) -> int:
@@ -191,7 +193,7 @@ def _to_buy(
     if teacher is None or not config.ledger.exists():
         return _count(config, asked, None, spent=0, folder=folder)
     with SqliteLedger(config.ledger) as ledger:
-        book = AnswerBook(ledger, teacher.fingerprint)
+        book = open_book(ledger, teacher, asked)
         spent = 0
         if folder.claimed:
             spending = ledger.spent(run_id(folder))
@@ -212,36 +214,51 @@ def _count(
 ) -> _Purchase:
     if spent == 0:
         check_budget(config, asked, book)
-    validation = unanswered(asked.validation, book)
-    test = unanswered(asked.test, book) if config.ask_test else 0
+    before = [asked.to_buy(book, name) for name in ("validation", "test")[: 1 + config.ask_test]]
     rows = read_selection(folder)
     pool_ids = GatheredIds(asked.pool, rows)
-    distinct_rows, missing = count_distinct(pool_ids), unanswered(pool_ids, book)
-    pool = max(0, min(missing, config.budget - spent - validation - test))
-    before = [asked.validation] + ([asked.test] if config.ask_test else [])
-    everything = distinct_rows + sum(count_distinct(part) for part in before)
+    distinct_rows = count_distinct(pool_ids)
+    missing = sum(asked.to_buy(book, "pool", rows))
+    left = max(0, config.budget - spent - sum(map(sum, before)))
+    if rows is None and asked.members:
+        rows = draw_pool(config, asked, book, left=left)
+    wanted = asked.to_buy(book, "pool", rows)
+    pool = min(sum(wanted), left)
+    questions = [asked.validation, asked.test][: len(before)]
+    everything = distinct_rows + sum(count_distinct(part) for part in questions)
+    incomplete = missing
+    if asked.members and book is not None:
+        incomplete = int(pool_ids.without(pool_ids.leads(), book.known).sum())
+    elif asked.members:
+        incomplete = distinct_rows
+    # Where the budget ends before the rows do, it falls on all teachers alike.
+    shares = [-(-count * pool // max(1, sum(wanted))) for count in wanted]
     return _Purchase(
-        validation=validation,
-        test=test,
+        validation=sum(before[0]),
+        test=sum(sum(counts) for counts in before[1:]),
         pool=pool,
-        owned=everything - validation - test - missing,
-        pool_rows=distinct_rows - missing + pool,
+        owned=max(0, len(wanted) * everything - sum(map(sum, before)) - missing),
+        pool_rows=distinct_rows - incomplete + incomplete * pool // max(1, missing),
         history=History.empty() if book is None else book.history(),
+        counts=tuple(sum(counts) for counts in zip(*before, shares, strict=True)),
     )
 
 
 def worst_price(
-    config: DistillConfig, splits: Splits, teacher: Teacher | None, count: int, *, runs: int = 1
+    config: DistillConfig,
+    splits: Splits,
+    teacher: Teacher | None,
+    counts: tuple[int, ...],
+    *,
+    runs: int = 1,
 ) -> Money:
-    """The teacher's worst case for a sample of the pool, scaled to all answers of some runs."""
+    """Each teacher's worst case for a sample of the pool, scaled to its answers of some runs."""
     if teacher is None:
         return Money(0, config.teacher.currency)
     assert splits.pool is not None
-    sample = min(_SAMPLE_ROWS, len(splits.pool))
-    quote = teacher.quote(splits.pool.take(np.arange(sample)))
-    worst = -(-quote.micros * count // sample)
+    worst = worst_money(teacher, splits.pool, counts)
     cap = runs * round(config.money * 1e6)
-    return Money(min(worst, cap) if cap else worst, quote.currency)
+    return Money(min(worst.micros, cap) if cap else worst.micros, worst.currency)
 
 
 def training_seconds(

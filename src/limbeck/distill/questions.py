@@ -1,7 +1,9 @@
 """What a run would ask, what of it is known, and whether the budget can hold it."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +16,59 @@ from limbeck.engines.questions import gathered
 from limbeck.errors import ConfigError
 from limbeck.ledger import Ledger
 from limbeck.ledger.history import History
-from limbeck.teachers import Money, Teacher
+from limbeck.teachers import MeanTeacher, Money, Teacher, mean_of
+from limbeck.teachers.mean import members_of
 
 _READ_BATCH = 4096
 _SAMPLE_ROWS = 512
 
 
 class AnswerBook:
-    """Reads one teacher's answers back from the ledger."""
+    """Reads a teacher's answers back from the ledger.
 
-    def __init__(self, ledger: Ledger, fingerprint: str) -> None:
+    Args:
+        ledger: Where they are.
+        fingerprint: The teacher's.
+        members: The teachers of an ensemble, whose answers are averaged when they are read.
+    """
+
+    def __init__(
+        self, ledger: Ledger, fingerprint: str, *, members: "Members | None" = None
+    ) -> None:
         self._ledger = ledger
         self._fingerprint = fingerprint
+        self._members = members
 
     def known(self, ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Which questions have an answer."""
-        return self._ledger.known(self._fingerprint, ids)
+        """Which questions have an answer, in an ensemble one of every teacher."""
+        complete = np.ones(len(ids), np.bool_)
+        for fingerprint, own in self._asked(ids):
+            complete &= self._ledger.known(fingerprint, own)
+        return complete
+
+    def costs(self, ids: GatheredIds, places: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Answers that are to be bought for the questions at some places.
+
+        Args:
+            ids: m questions.
+            places: Which of them, bool, shape (m,).
+
+        Returns:
+            uint8, shape (m,), 0 at other places.
+        """
+        costs = ids.without(places, partial(self._known_by, 0)).view(np.uint8)
+        for member in range(1, self.members):
+            costs += ids.without(places, partial(self._known_by, member))
+        return costs
+
+    @property
+    def members(self) -> int:
+        """Teachers that are asked about each question."""
+        return 1 if self._members is None else len(self._members.fingerprints)
+
+    def _known_by(self, member: int, ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        fingerprint, own = self._asked(ids)[member]
+        return self._ledger.known(fingerprint, own)
 
     def known_at(self, ids: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which questions `ids[rows]` have an answer; they are not gathered all at once."""
@@ -37,15 +76,32 @@ class AnswerBook:
 
     def read(self, ids: NDArray[np.uint8]) -> Answers:
         """Answers in the order of `ids`, repeats allowed."""
-        return self._ledger.answers(self._fingerprint, ids)
+        found = [self._ledger.answers(fingerprint, own) for fingerprint, own in self._asked(ids)]
+        return found[0] if self._members is None else replace(mean_of(found), ids=ids)
 
     def history(self) -> History:
-        """How the teacher's last questions went."""
-        return self._ledger.history(self._fingerprint)
+        """How the teacher's last questions went, in an ensemble those of every teacher."""
+        if self._members is None:
+            return self._ledger.history(self._fingerprint)
+        found = [self._ledger.history(one) for one in self._members.fingerprints]
+        # One that has not been asked may be dear or slow, whatever the others were.
+        return History.joined(found) if all(map(len, found)) else History.empty()
+
+    def member(self, number: int) -> "AnswerBook":
+        """The book of one teacher of an ensemble, counted from 0; itself where there is none."""
+        if self._members is None:
+            return self
+        return AnswerBook(self._ledger, self._members.fingerprints[number])
 
     def batches(self, ids: NDArray[np.uint8]) -> Iterable[Answers]:
         """All answers, a few thousand at a time; they can be read again from the beginning."""
         return _Batches(self, ids)
+
+    def _asked(self, ids: NDArray[np.uint8]) -> list[tuple[str, NDArray[np.uint8]]]:
+        """Who is asked, and what each of them is asked about."""
+        if self._members is None:
+            return [(self._fingerprint, ids)]
+        return self._members.asked(ids)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,21 +116,107 @@ class _Batches:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Questions:
-    """Question ids of every row of a split, uint8, shape (n, 16)."""
+    """Question ids of every row of a split, uint8, shape (n, 16).
+
+    Args:
+        validation, test, pool: Of each split.
+        members: What each teacher of an ensemble is asked about the same rows.
+    """
 
     validation: NDArray[np.uint8]
     test: NDArray[np.uint8]
     pool: NDArray[np.uint8]
+    members: "tuple[Questions, ...]" = ()
+
+    def to_buy(
+        self, book: AnswerBook | None, split: str, rows: NDArray[np.int64] | None = None
+    ) -> tuple[int, ...]:
+        """Distinct questions of a split without an answer, for each teacher that is asked.
+
+        Args:
+            book: Tells which have one; None: none has.
+            split: Its name.
+            rows: Rows of the split. Default: all.
+        """
+        counts = []
+        for member, own in enumerate(self.members or (self,)):
+            ids = GatheredIds(getattr(own, split), rows)
+            leads = ids.leads()
+            missing = leads if book is None else ids.without(leads, book.member(member).known)
+            counts.append(int(missing.sum()))
+        return tuple(counts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Members:
+    """The teachers of an ensemble, and what each is asked where the ensemble has a question.
+
+    Args:
+        fingerprints: One a teacher.
+        keys: Questions of the ensemble, sorted; None where all teachers see the same columns and
+            so have its questions for their own.
+        ids: For each teacher its own questions in the order of `keys`, uint8, shape (m, 16).
+    """
+
+    fingerprints: tuple[str, ...]
+    keys: NDArray[np.void] | None = None
+    ids: tuple[NDArray[np.uint8], ...] = ()
+
+    @classmethod
+    def of(cls, teacher: MeanTeacher, asked: Sequence[Questions]) -> Self:
+        """Look up what runs ask.
+
+        Cost: nothing where all teachers see the same columns, else 16 bytes of memory a question
+        and teacher.
+        """
+        prints = tuple(member.fingerprint for member in teacher.members)
+        if all(member.pool is one.pool for one in asked for member in one.members):
+            return cls(prints)
+        first = np.flatnonzero(GatheredIds(_everything(asked)).leads())
+        keys = _as_void(_everything(asked)[first])
+        order = np.argsort(keys)
+        each = [
+            _everything([one.members[member] for one in asked])[first][order]
+            for member in range(len(prints))
+        ]
+        return cls(prints, keys[order], tuple(each))
+
+    def asked(self, ids: NDArray[np.uint8]) -> list[tuple[str, NDArray[np.uint8]]]:
+        """Who is asked, and what each of them is asked about."""
+        if self.keys is None:
+            return [(one, ids) for one in self.fingerprints]
+        places = np.searchsorted(self.keys, _as_void(ids))
+        return [(one, own[places]) for one, own in zip(self.fingerprints, self.ids, strict=True)]
+
+
+def open_book(ledger: Ledger, teacher: Teacher, *asked: Questions) -> AnswerBook:
+    """Open a teacher's answers.
+
+    Args:
+        ledger: Where they are.
+        teacher: Whose.
+        asked: What runs ask: for an ensemble only their questions can be looked up.
+    """
+    members = Members.of(teacher, asked) if isinstance(teacher, MeanTeacher) else None
+    return AnswerBook(ledger, teacher.fingerprint, members=members)
 
 
 def questions(splits: Splits, teacher: Teacher) -> Questions:
     """Hash what the teacher would see of every row."""
     assert splits.pool is not None
-    return Questions(
+    asked = Questions(
         _all_ids(teacher, splits.validation),
         _all_ids(teacher, splits.test),
         _all_ids(teacher, splits.pool),
     )
+    if not isinstance(teacher, MeanTeacher):
+        return asked
+    everything = set(teacher.columns)
+    members = tuple(
+        asked if set(member.columns) == everything else questions(splits, member)
+        for member in teacher.members
+    )
+    return replace(asked, members=members)
 
 
 def content_questions(splits: Splits) -> Questions:
@@ -91,13 +233,16 @@ def check_budget(config: DistillConfig, asked: Questions, book: AnswerBook | Non
     Raises:
         ConfigError: names the smallest budget that would do.
     """
-    validation, test = _before_the_pool(config, asked, book)
-    if config.budget <= validation + test:
-        what = f"{validation} validation rows" + (f" and {test} test rows" if test else "")
+    validation, test = (sum(counts) for counts in _before_the_pool(config, asked, book))
+    if config.budget < validation + test + _least_of_the_pool(asked, book):
+        rows = "answers on {} rows" if asked.members else "{} rows"
+        what = f"{validation} {rows.format('validation')}"
+        what += f" and {test} {rows.format('test')}" if test else ""
+        least = _least_of_the_pool(asked, book)
         hint = "or set ask_test = false" if test else "or validate on fewer rows"
         raise ConfigError(
             f"budget={config.budget} is smaller than what comes before the pool: {what} need "
-            f"answers too; raise it above {validation + test}, {hint}."
+            f"answers too; raise it above {validation + test + least - 1}, {hint}."
         )
 
 
@@ -121,40 +266,59 @@ def check_money(
     if price >= round(config.money * 1e6):
         raise ConfigError(
             f"money={config.money:g} {config.teacher.currency} is less than what comes before the "
-            f"pool: {validation} validation and {test} test rows may cost "
+            f"pool: {sum(validation)} validation and {sum(test)} test answers may cost "
             f"{Money(price, config.teacher.currency)}; raise money or ask about fewer rows."
         )
 
 
+def _least_of_the_pool(asked: Questions, book: AnswerBook | None) -> int:
+    """Answers that the cheapest pool row takes: one, or one of each teacher that lacks it."""
+    if not asked.members or not len(asked.pool):
+        return 1
+    if book is None:
+        return len(asked.members)
+    ids = GatheredIds(asked.pool)
+    return max(1, int(book.costs(ids, np.ones(len(ids), np.bool_)).min()))
+
+
 def _before_the_pool(
     config: DistillConfig, asked: Questions, book: AnswerBook | None
-) -> tuple[int, int]:
-    test = unanswered(asked.test, book) if config.ask_test else 0
-    return unanswered(asked.validation, book), test
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    test = asked.to_buy(book, "test") if config.ask_test else ()
+    return asked.to_buy(book, "validation"), test
 
 
-def worst_money(teacher: Teacher, rows: Dataset, count: int) -> Money:
-    """Worst price of `count` questions of a split, by the mean of a sample."""
-    sample = rows.take(np.arange(min(_SAMPLE_ROWS, len(rows) if count else 0)))
-    quote = teacher.quote(sample)
-    return Money(-(-quote.micros * count // max(1, sample.num_rows)), quote.currency)
+def worst_money(teacher: Teacher, rows: Dataset, counts: Sequence[int]) -> Money:
+    """Worst price of questions of a split, by the mean of a sample.
+
+    Args:
+        teacher: Who is asked.
+        rows: The split.
+        counts: Questions for each of `members_of(teacher)`; fewer where there are none.
+    """
+    sample = rows.take(np.arange(min(_SAMPLE_ROWS, len(rows) if any(counts) else 0)))
+    size = max(1, sample.num_rows)
+    quotes = [member.quote(sample) for member in members_of(teacher)[: len(counts)]]
+    micros = sum(
+        -(-quote.micros * count // size) for quote, count in zip(quotes, counts, strict=True)
+    )
+    return Money(micros, teacher.quote(sample).currency)
 
 
 def count_distinct(ids: NDArray[np.uint8] | GatheredIds) -> int:
     """How many distinct questions there are."""
-    return int(_lazy(ids).leads().sum())
-
-
-def unanswered(ids: NDArray[np.uint8] | GatheredIds, book: AnswerBook | None) -> int:
-    """How many distinct questions have no answer yet."""
-    lazy = _lazy(ids)
-    leads = lazy.leads()
-    return int((leads if book is None else lazy.without(leads, book.known)).sum())
-
-
-def _lazy(ids: NDArray[np.uint8] | GatheredIds) -> GatheredIds:
-    return ids if isinstance(ids, GatheredIds) else GatheredIds(ids)
+    lazy = ids if isinstance(ids, GatheredIds) else GatheredIds(ids)
+    return int(lazy.leads().sum())
 
 
 def _all_ids(teacher: Teacher, rows: Dataset) -> NDArray[np.uint8]:
     return gathered(teacher, rows)[:]  # a view, not a copy
+
+
+def _everything(asked: Sequence[Questions]) -> NDArray[np.uint8]:
+    return np.concatenate([ids for one in asked for ids in (one.validation, one.test, one.pool)])
+
+
+def _as_void(ids: NDArray[np.uint8]) -> NDArray[np.void]:
+    """View ids of shape (n, 16) as n values that compare byte by byte."""
+    return np.ascontiguousarray(ids).view("V16")[:, 0]

@@ -41,6 +41,7 @@ from limbeck.students import Student
 from limbeck.students.base import Ragged
 from limbeck.students.store import Store
 from limbeck.teachers import Teacher, candidate_columns
+from limbeck.teachers.config import TeacherConfig
 from limbeck.teachers.imports import importable
 
 if TYPE_CHECKING:
@@ -149,11 +150,18 @@ def stage(config: DistillConfig, folder: RunFolder) -> Splits:
 
 def answer_columns(config: DistillConfig) -> tuple[str, ...]:
     """Columns of the pool that hold answers, where the teacher reads them off the rows."""
-    if config.teacher.kind not in ("table", "simulated") or config.teacher.path is not None:
+    everyone = (config.teacher, *config.teacher.teachers)
+    readers = [
+        one
+        for one in everyone
+        if one.kind in ("table", "simulated") and one.path is None and not one.teachers
+    ]
+    if not readers:
         return ()
     pool = config.data.pool or config.data.labelled
     names = sample_rows(find_source(pool)).schema.names
-    return candidate_columns(names, label=config.teacher.label)
+    found = [name for one in readers for name in candidate_columns(names, label=one.label)]
+    return tuple(dict.fromkeys(found))
 
 
 def teacher_if_ready(config: DistillConfig, splits: Splits, folder: RunFolder) -> Teacher | None:
@@ -257,9 +265,18 @@ def _shaping(config: DistillConfig) -> str:
     """Every setting that shapes a trained arm."""
     rest = replace(config, out=Path(), ledger=Path(), code=Path(), budget=1, money=0.0)
     rest = replace(rest, engine="local", ray=RayConfig())
-    if (endpoint := config.teacher.endpoint) is not None:
-        rest = replace(rest, teacher=replace(rest.teacher, endpoint=endpoint.answers_only()))
+    teacher = _answers_only(rest.teacher)
+    rest = replace(
+        rest, teacher=replace(teacher, teachers=tuple(map(_answers_only, teacher.teachers)))
+    )
     return repr(replace(rest, decision=DecisionConfig()))
+
+
+def _answers_only(teacher: TeacherConfig) -> TeacherConfig:
+    """The settings without those of an endpoint that change no answer."""
+    if teacher.endpoint is None:
+        return teacher
+    return replace(teacher, endpoint=teacher.endpoint.answers_only())
 
 
 def _weights_hash(student: Student) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from limbeck.data import Splits
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import RunFolder
+from limbeck.errors import ConfigError
 from limbeck.teachers import Teacher
 from limbeck.teachers import build as build_teacher
 from limbeck.teachers.config import TeacherConfig
@@ -31,6 +32,12 @@ def asked_by(
     if config.engine == "local":
         yield teacher
         return
+    if config.teacher.kind == "ensemble":
+        raise ConfigError(
+            'engine = "ray" asks one teacher at a time and cannot ask an ensemble; buy the answers '
+            "of each of its teachers alone (limbeck label, same ledger), then run the ensemble "
+            'with engine = "local", where they are free.'
+        )
     from limbeck.engines.ray import RayTeacher
 
     recipe = _recipe(config, splits, folder)

@@ -1,6 +1,7 @@
 """How a teacher's last questions went: what each has cost, and how long they took."""
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -35,6 +36,17 @@ class History:
         """Of a teacher that has not been asked."""
         nothing = np.zeros(0, np.int64)
         return cls(nothing, "USD", nothing, np.zeros(0))
+
+    @classmethod
+    def joined(cls, histories: "Sequence[History]") -> Self:
+        """Of several teachers that are asked one after the other."""
+        paid = [one for one in histories if one.prices.any()] or list(histories)
+        return cls(
+            np.concatenate([one.prices for one in histories]),
+            paid[0].currency,
+            np.concatenate([one.counts for one in histories]),
+            np.concatenate([one.seconds for one in histories]),
+        )
 
     def __len__(self) -> int:
         return len(self.prices)

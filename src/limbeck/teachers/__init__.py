@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from limbeck.teachers.huggingface import HuggingfaceTeacher
     from limbeck.teachers.human import HumanTeacher
     from limbeck.teachers.local import LocalTeacher, Said
+    from limbeck.teachers.mean import MeanTeacher, mean_of
     from limbeck.teachers.module import ModuleTeacher
     from limbeck.teachers.registry import TEACHERS, build
     from limbeck.teachers.simulated import SimulatedTeacher
@@ -32,6 +33,7 @@ __all__ = [
     "HuggingfaceTeacher",
     "HumanTeacher",
     "LocalTeacher",
+    "MeanTeacher",
     "ModuleTeacher",
     "Money",
     "Replies",
@@ -45,6 +47,7 @@ __all__ = [
     "align_classes",
     "build",
     "candidate_columns",
+    "mean_of",
     "with_price",
 ]
 
@@ -56,6 +59,7 @@ _HOMES = {
     "huggingface": ("HuggingfaceTeacher",),
     "human": ("HumanTeacher",),
     "local": ("LocalTeacher", "Said"),
+    "mean": ("MeanTeacher", "mean_of"),
     "module": ("ModuleTeacher",),
     "registry": ("TEACHERS", "build"),
     "simulated": ("SimulatedTeacher",),

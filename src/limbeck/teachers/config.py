@@ -18,16 +18,20 @@ READS = {
     "huggingface": ("path", "classes", "columns", "max_tokens", "pickled_weights"),
     "human": ("question", "people", "columns", "fingerprint"),
     "endpoint": ("endpoint", "fingerprint", "columns"),
+    "ensemble": ("teachers",),
     "simulated": (
-        *("path", "label", "columns", "error_rate", "error_falls", "adversarial"),
+        *("teachers", "path", "label", "columns", "error_rate", "error_falls", "adversarial"),
         *("failure_rate", "latency_seconds", "noise_seed"),
     ),
 }
 """Settings that each of our own kinds reads, beside price_per_answer and currency."""
 MOST_MEMBERS = 10
 """Each member of an ensemble holds out another tenth of its rows."""
+NO_MEMBERS = ("fit", "human", "ensemble")
+"""Kinds that cannot be in an ensemble: they need a run, or a command, of their own."""
 MOST_FALLING_ERROR = 0.5
 """Where errors fall with the margin they begin at twice their mean, which is at most 1."""
+LEAST_TEACHERS = 2
 LEAST_TOKENS, MOST_TOKENS = 3, 8192
 
 
@@ -36,8 +40,8 @@ class TeacherConfig:
     """Who answers. Each kind reads some of the settings."""
 
     kind: str
-    """table, module, sklearn, callable, student, huggingface, endpoint, human, simulated, fit, or
-    one that a package of yours registers."""
+    """table, module, sklearn, callable, student, huggingface, endpoint, human, ensemble, simulated,
+    fit, or one that a package of yours registers."""
     path: Path | None = None
     """table, simulated: the file of answers (default: columns of the rows themselves). student: the
     folder, or one that holds folders member0, member1, ... huggingface: the model's folder.
@@ -47,6 +51,9 @@ class TeacherConfig:
     """sklearn: types in the skops file that you agree to; a refusal lists what to look at."""
     members: int = 1
     """fit: models to train, 1 to 10. Two or more answer with their mean, and with their spread."""
+    teachers: "tuple[TeacherConfig, ...]" = ()
+    """ensemble: two or more teachers, each a table [[teacher.teachers]] with settings of its own;
+    they answer with their mean. simulated: one, whose top class is taken for the truth."""
     label: str = ""
     """table, simulated: the column of hard labels. Default: columns of probabilities."""
     factory: str = ""
@@ -116,12 +123,42 @@ class TeacherConfig:
             )
         if self.people < 1:
             raise ConfigError(f"teacher.people={self.people}: must be at least 1.")
+        self._check_teachers()
         self._check_simulation()
         if self.max_tokens != 0 and not LEAST_TOKENS <= self.max_tokens <= MOST_TOKENS:
             raise ConfigError(
                 f"teacher.max_tokens={self.max_tokens}: must be in [{LEAST_TOKENS}, {MOST_TOKENS}],"
                 f" or 0 for what the model can read."
             )
+
+    def _check_teachers(self) -> None:
+        if self.kind == "ensemble" and len(self.teachers) < LEAST_TEACHERS:
+            raise ConfigError(
+                f"teacher.kind='ensemble' has {len(self.teachers)} teachers, expected at least "
+                f"{LEAST_TEACHERS}; give each a table [[teacher.teachers]]."
+            )
+        if self.kind == "simulated" and len(self.teachers) > 1:
+            raise ConfigError(
+                f"teacher.kind='simulated' has {len(self.teachers)} teachers, expected one at "
+                f"most, whose top class is the truth; leave the others out."
+            )
+        if self.kind == "ensemble" and self.price_per_answer:
+            raise ConfigError(
+                f"teacher.price_per_answer={self.price_per_answer} is set for an ensemble, whose "
+                f"teachers are paid one by one; set it in their tables."
+            )
+        for one in self.teachers if self.kind in ("ensemble", "simulated") else ():
+            if one.kind in NO_MEMBERS:
+                raise ConfigError(
+                    f"teacher.teachers holds the kind {one.kind!r}, which cannot be a part of "
+                    f"another teacher; for 'fit' give the folder of one that is trained, with "
+                    f"kind = 'student'."
+                )
+            if one.currency != self.currency:
+                raise ConfigError(
+                    f"teacher.teachers holds a price in {one.currency} but teacher.currency is "
+                    f"{self.currency}; give all in one currency."
+                )
 
     def _check_simulation(self) -> None:
         for name in ("error_rate", "failure_rate"):
@@ -160,4 +197,5 @@ class TeacherConfig:
             self,
             path=None if self.path is None else folder / self.path,
             weights=None if self.weights is None else folder / self.weights,
+            teachers=tuple(one.relative_to(folder) for one in self.teachers),
         )

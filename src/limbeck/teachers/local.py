@@ -35,12 +35,14 @@ class Said:
             The row's numbers are not looked at then.
         spread: Standard deviation of each probability over members or passes, >= 0, shape (n, C),
             or None for a teacher that has one opinion.
+        price: What each row has cost, millionths, int64, shape (n,), or None for nothing.
     """
 
     probs: ArrayLike
     embeddings: ArrayLike | None = None
     failure: Sequence[str | None] | None = None
     spread: ArrayLike | None = None
+    price: NDArray[np.int64] | None = None
 
 
 class LocalTeacher(ABC):
@@ -92,7 +94,8 @@ class LocalTeacher(ABC):
         raw = [
             row.tobytes() if why is None else None for row, why in zip(packed, failure, strict=True)
         ]
-        return Replies(ids, raw, np.zeros(len(ids), np.int64), failure)
+        price = np.zeros(len(ids), np.int64) if said.price is None else said.price
+        return Replies(ids, raw, price, failure)
 
     def parse(self, replies: Replies) -> tuple[Answers, NDArray[np.bool_]]:
         """Decode replies.

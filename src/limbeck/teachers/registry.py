@@ -159,13 +159,23 @@ def _huggingface(config: TeacherConfig, schema: Schema, folder: Path, _: Sequenc
     )
 
 
+def _ensemble(config: TeacherConfig, schema: Schema, folder: Path, names: Sequence[str]) -> Teacher:
+    from limbeck.teachers.mean import MeanTeacher
+
+    return MeanTeacher([build(one, schema, folder, names=names) for one in config.teachers])
+
+
 def _simulated(
     config: TeacherConfig, schema: Schema, folder: Path, names: Sequence[str]
 ) -> Teacher:
     from limbeck.teachers.simulated import SimulatedTeacher
 
+    if config.teachers:
+        truth = build(config.teachers[0], schema, folder, names=names)
+    else:
+        truth = _table(config, schema, folder, names)
     return SimulatedTeacher(
-        _table(config, schema, folder, names),
+        truth,
         error_rate=config.error_rate,
         error_falls=config.error_falls,
         adversarial=config.adversarial,
@@ -221,5 +231,6 @@ TEACHERS: dict[str, Builder] = {
     "huggingface": _huggingface,
     "human": _human,
     "endpoint": _endpoint,
+    "ensemble": _ensemble,
     "simulated": _simulated,
 }

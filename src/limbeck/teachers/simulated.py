@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from limbeck.engines.questions import batch_ids
 from limbeck.errors import ConfigError
-from limbeck.teachers.base import Teacher
+from limbeck.teachers.base import Money, Teacher
 from limbeck.teachers.config import MOST_FALLING_ERROR
 from limbeck.teachers.local import LocalTeacher, Said, fingerprint_of
 
@@ -83,6 +83,10 @@ class SimulatedTeacher(LocalTeacher):
         shape = (error_rate, error_falls, adversarial, failure_rate, seed)
         self.fingerprint = fingerprint_of("simulated", truth.fingerprint, repr(shape))
 
+    def quote(self, rows: pa.RecordBatch) -> Money:
+        """What the truth can cost; a price of its own is put on by `with_price`."""
+        return self._truth.quote(rows)
+
     def say(self, rows: pa.RecordBatch) -> Said:
         """Draw the answers of rows."""
         ids = batch_ids(rows, self)
@@ -99,7 +103,7 @@ class SimulatedTeacher(LocalTeacher):
                 draws[:, 0] < self._failure_rate, known, replies.failure, strict=True
             )
         ]
-        return Said(self._probs(truth, draws), failure=failure)
+        return Said(self._probs(truth, draws), failure=failure, price=replies.price)
 
     def _probs(self, truth: NDArray[np.int64], draws: NDArray[np.float64]) -> NDArray[np.float64]:
         margin = draws[:, 1]
