@@ -164,3 +164,20 @@ def test_a_teacher_without_raw_replies_is_refused(shop):
     shop.ledger.record(reservation, replies, Words().parse(replies)[0], False)
     with pytest.raises(ConfigError, match="keeps no raw reply"):
         reparse(shop.ledger, Words())
+
+
+def test_what_another_has_read_meanwhile_is_not_counted_again(shop, monkeypatch):
+    buy(shop, {1: b"YES", 2: b"yes"})
+    from limbeck.ledger import reparse as module
+
+    write = module._write
+
+    def late(connection, row, news):
+        monkeypatch.setattr(module, "_write", write)
+        assert reparse(shop.ledger, Words(lax=True)) == Reparsed(2, 0, 1, 0)
+        return write(connection, row, news)
+
+    monkeypatch.setattr(module, "_write", late)
+    assert reparse(shop.ledger, Words(lax=True)) == Reparsed(2, 0, 0, 0)
+    assert shop.spent().answered == 2
+    assert verify(shop.ledger.path) == []

@@ -67,7 +67,7 @@ def verify(path: Path) -> list[str]:
     Raises:
         StorageError: there is no such file, or it cannot be opened at all.
 
-    Cost: a few passes over the file, about 15 s for 2,000,000 answers.
+    Cost: a few passes over the file, about half a minute for 2,000,000 answers.
     """
     try:
         with SqliteLedger.existing(path) as ledger, ledger.reading() as connection:
