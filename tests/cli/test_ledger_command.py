@@ -7,8 +7,15 @@ import shutil
 import pytest
 
 from limbeck.cli import run
+from limbeck.distill.label import label
+from limbeck.distill.ledger_jobs import questions_in, reparse_run
 from limbeck.ledger import SqliteLedger
+from limbeck.ledger.facts import teachers_of
+from limbeck.ledger.purge import Purged, purge
+from limbeck.ledger.reparse import Reparsed
+from limbeck.ledger.verify import verify
 from tests.distill.material import make
+from tests.distill.test_ensemble_of_teachers import Lab
 from tests.ledger.conftest import Shop
 
 
@@ -220,3 +227,22 @@ def test_a_ledger_in_the_working_folder_needs_no_name(capsys, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     Shop(tmp_path / "ledger.sqlite").ledger.close()
     assert told(capsys, "show")["teachers"] == []
+
+
+def test_the_teachers_of_an_ensemble_are_read_again_and_purged_on_their_own(tmp_path):
+    lab = Lab(tmp_path)
+    config = lab.config("one", "two", budget=240, columns={"two": ("b",)})
+    label(config)
+    with SqliteLedger(config.ledger) as ledger:
+        with ledger.writing() as connection:  # the second teacher alone has raw replies
+            connection.execute("UPDATE answers SET raw = probs WHERE teacher = 2")
+            connection.execute("UPDATE answers SET probs = zeroblob(8) WHERE teacher = 2")
+            (replies,) = connection.execute("SELECT COUNT(raw) FROM answers").fetchone()
+        assert reparse_run(config) == Reparsed(replies, replies, 0, 0)
+        with ledger.reading() as connection:
+            teachers = teachers_of(connection)
+        lines = (tmp_path / "validation.csv").read_text().splitlines()
+        (tmp_path / "gone.csv").write_text("\n".join([lines[0], lines[5]]) + "\n")
+        ids = questions_in(config, tmp_path / "gone.csv", teachers)
+        assert purge(ledger, ids) == Purged(2, 2)
+    assert verify(config.ledger) == []

@@ -20,12 +20,15 @@ from limbeck.ledger.facts import SHORT, TeacherFacts
 from limbeck.ledger.reparse import Reparsed, reparse
 from limbeck.ledger.sqlite import SqliteLedger
 from limbeck.teachers.imports import importable
+from limbeck.teachers.mean import members_of
 
 
 def reparse_run(
     config: DistillConfig, listener: Listener = ignore, *, dry_run: bool = False
 ) -> Reparsed:
     """Read the raw replies of a run file's teacher again, with its parser of today.
+
+    Of an ensemble each teacher is read that has raw replies.
 
     Args:
         config: Whose teacher, and which ledger.
@@ -43,7 +46,21 @@ def reparse_run(
                 f"teacher.kind={config.teacher.kind!r} has not been trained in {config.out}, so it "
                 f"has no replies to read again; give the run file whose answers they are."
             )
-        return reparse(ledger, teacher, dry_run=dry_run)
+        done: list[Reparsed] = []
+        refusals: list[ConfigError] = []
+        for member in members_of(teacher):
+            try:
+                done.append(reparse(ledger, member, dry_run=dry_run))
+            except ConfigError as error:  # nothing to read; another of an ensemble may have some
+                refusals.append(error)
+        if not done:
+            raise refusals[0]
+        return Reparsed(
+            sum(one.read for one in done),
+            sum(one.changed for one in done),
+            sum(one.recovered for one in done),
+            sum(one.unreadable for one in done),
+        )
 
 
 def questions_in(
