@@ -118,6 +118,10 @@ def test_a_file_cut_short_is_told(tmp_path):
 def test_what_is_no_ledger_is_refused(tmp_path):
     with pytest.raises(StorageError, match="there is no ledger"):
         verify(tmp_path / "none.sqlite")
+    (tmp_path / "cut.sqlite").write_bytes(b"")
+    with pytest.raises(StorageError, match="is empty, expected a ledger"):
+        verify(tmp_path / "cut.sqlite")
+    assert (tmp_path / "cut.sqlite").read_bytes() == b""
     other = sqlite3.connect(tmp_path / "other.sqlite")
     other.execute("CREATE TABLE mine (x)")
     other.close()

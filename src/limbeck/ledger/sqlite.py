@@ -63,10 +63,14 @@ class SqliteLedger:
         """Open a ledger that is there.
 
         Raises:
-            StorageError: there is none, or as for opening.
+            StorageError: there is none, the file is empty, or as for opening.
         """
         if not path.is_file():
             raise StorageError(f"there is no ledger {path}; give the path of one.")
+        if path.stat().st_size == 0:
+            raise StorageError(
+                f"{path} is empty, expected a ledger; put a copy back, or remove the file."
+            )
         return cls(path)
 
     def __enter__(self) -> Self:
