@@ -129,18 +129,18 @@ def test_an_estimate_is_the_forecast_and_never_beyond_the_worst_case():
 
 
 def test_nothing_is_said_before_a_handful_of_answers():
-    found = Estimate.of(history([5, 5, 5, 5], [1.0, 1.0]), 10, Money(100))
+    found = Estimate.of(history([5] * 4, [1.0] * 4), 10, Money(100))
     assert found.price is None
     assert found.seconds is None
     assert all(UNKNOWN in line for line in found.lines)
-    free = Estimate.of(history([0] * 9, [2.0, 2.0, 2.0]), 100, Money(0))
+    free = Estimate.of(history([0] * 9, [2.0] * 5), 100, Money(0))
     assert free.lines[0] == "price     none"
     assert "about 20 s (95 % interval 20 s to 20 s)" in free.lines[1]
     assert Estimate.of(history([0] * 9), 0, Money(0)).lines == ["price     none"]
 
 
 def test_a_plan_says_what_the_first_answers_lead_to_expect(tmp_path):
-    material = make(tmp_path, pool=400)
+    material = make(tmp_path, pool=1_300, budget=1_200)
     config = load_config(material.run_file, PRICED)
     before = make_plan(config, trains=False)
     assert UNKNOWN in before.text()
@@ -152,7 +152,7 @@ def test_a_plan_says_what_the_first_answers_lead_to_expect(tmp_path):
     after = make_plan(more, trains=False)
     # Every answer has cost one cent, so there is no doubt about a hundred more.
     assert (after.price.micros, after.expected.price.high) == (1_000_000, 1_000_000)
-    assert after.expected.seen == 150
+    assert after.expected.seen == 1_200
     assert "at most 1.00 USD; about 1.00 USD (95 % interval 1.00 to 1.00 USD)" in after.text()
     assert after.expected.seconds.low <= after.expected.seconds.estimate
     assert json.dumps(after.to_dict())

@@ -9,7 +9,7 @@ from limbeck.numerics.intervals import Interval
 from limbeck.teachers import Money
 
 A_HANDFUL = 5
-"""Prices from which a price is estimated."""
+"""Prices, and moments at which answers were recorded, from which more are estimated."""
 MOST_BLOCKS = 32
 UNKNOWN = "not known before the first answers"
 
@@ -43,7 +43,7 @@ class Estimate:
         price = seconds = None
         if answers and len(history.prices) >= A_HANDFUL:
             price = _at_most(forecast_sum(history.prices, answers), worst.micros)
-        if answers and len(history.seconds) >= LEAST_BLOCKS:
+        if answers and len(history.seconds) >= A_HANDFUL:
             values, sizes = merged(history.seconds, history.counts, MOST_BLOCKS)
             if len(values) >= LEAST_BLOCKS:
                 seconds = forecast_sum(values, answers, sizes=sizes)
