@@ -29,6 +29,14 @@ def worst_shares(worst: Money, shares: NDArray[np.int64] | None, n: int) -> list
     return each
 
 
+def shares_of(free: list[bytes], keys: list[bytes], shares: list[int]) -> list[int]:
+    """The shares of the free ones among these questions."""
+    if len(free) == len(keys):
+        return shares
+    share = dict(zip(keys, shares, strict=True))
+    return [share[key] for key in free]
+
+
 def check_fit(
     connection: sqlite3.Connection,
     run: str,

@@ -7,7 +7,7 @@ leaves either all of it or nothing of it.
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,13 +15,12 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from limbeck.answers import Answers
 from limbeck.errors import ConfigError, DataError, StorageError
 from limbeck.ledger import attempts, budgets, tables
 from limbeck.ledger.base import Budget, Limit, Reservation, Spending
-from limbeck.ledger.codec import id_keys, unpack
+from limbeck.ledger.codec import id_keys
 from limbeck.ledger.connections import Connections, ledger_errors
 from limbeck.ledger.history import History, read_history
 from limbeck.ledger.orders import Order, failed_questions, open_orders
@@ -162,7 +161,7 @@ class SqliteLedger:
             teacher = tables.add_teacher(connection, fingerprint).id
             free = attempts.free_questions(connection, teacher, keys)
             # Equal shares fall on the first free questions, others stay with their own.
-            held = each[: len(free)] if shares is None else _shares_of(free, keys, each)
+            held = each[: len(free)] if shares is None else budgets.shares_of(free, keys, each)
             fit = budgets.check_fit(
                 connection, run, shares=held, currency=worst.currency, budget=budget
             )
@@ -272,7 +271,7 @@ class SqliteLedger:
             )
         rows = [found[key] for key in keys]
         try:
-            parts = _unpacked(rows, teacher or tables.TeacherRow(0, 0, None, None))
+            parts = tables.unpacked(rows, teacher or tables.TeacherRow(0, 0, None, None))
         except (ValueError, TypeError) as error:
             raise StorageError(
                 f"the ledger {self.path} holds an answer of the wrong length; the file is damaged, "
@@ -290,13 +289,7 @@ class SqliteLedger:
     def versions(self, fingerprint: str) -> dict[str, int]:
         """Answers under each version string that the teacher's server gave, oldest string first."""
         with ledger_errors(self.path):
-            rows = self._connections.get().execute(
-                """SELECT server_version, COUNT(*) FROM answers WHERE server_version IS NOT NULL
-                AND teacher = (SELECT id FROM teachers WHERE fingerprint = ?)
-                GROUP BY server_version ORDER BY MIN(id)""",
-                (fingerprint,),
-            )
-            return dict(rows.fetchall())
+            return tables.versions_of(self._connections.get(), fingerprint)
 
     def orders(self, run: str, fingerprint: str) -> list[Order]:
         """What a run has out with people of this teacher, oldest first."""
@@ -398,25 +391,3 @@ def _in_order(ids: NDArray[np.uint8]) -> Iterator[NDArray[np.int64]]:
         order = begin + np.argsort(block.view(">u8")[:, 0])
         for start in range(0, len(order), tables.CHUNK):
             yield order[start : start + tables.CHUNK]
-
-
-def _unpacked(
-    rows: Sequence[tables.Packed], teacher: tables.TeacherRow
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Probabilities, embeddings and spread of a teacher's rows; ValueError where one is missing."""
-    classes = teacher.num_classes or 0
-    probs = unpack([row[1] for row in rows], "<f4", classes)
-    embeddings = spread = None
-    if teacher.embedding_dim is not None:
-        embeddings = unpack([row[2] or b"" for row in rows], "<f2", teacher.embedding_dim)
-    if teacher.has_spread:
-        spread = unpack([row[3] or b"" for row in rows], "<f4", classes)
-    return probs, embeddings, spread
-
-
-def _shares_of(free: list[bytes], keys: list[bytes], shares: list[int]) -> list[int]:
-    """The shares of the free ones among these questions."""
-    if len(free) == len(keys):
-        return shares
-    share = dict(zip(keys, shares, strict=True))
-    return [share[key] for key in free]

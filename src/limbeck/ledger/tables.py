@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from torch import Tensor
+
 from limbeck.answers import Answers
 from limbeck.errors import AnswerError
-from limbeck.ledger.codec import pack_embeddings, pack_probs
+from limbeck.ledger.codec import pack_embeddings, pack_probs, unpack
 
 if TYPE_CHECKING:
     from limbeck.ledger.attempts import Outcome
@@ -76,6 +78,31 @@ def read_answers(
         )
         found |= {row[0]: row for row in rows}
     return found
+
+
+def unpacked(
+    rows: Sequence[Packed], teacher: TeacherRow
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Probabilities, embeddings and spread of a teacher's rows; ValueError where one is missing."""
+    classes = teacher.num_classes or 0
+    probs = unpack([row[1] for row in rows], "<f4", classes)
+    embeddings = spread = None
+    if teacher.embedding_dim is not None:
+        embeddings = unpack([row[2] or b"" for row in rows], "<f2", teacher.embedding_dim)
+    if teacher.has_spread:
+        spread = unpack([row[3] or b"" for row in rows], "<f4", classes)
+    return probs, embeddings, spread
+
+
+def versions_of(connection: sqlite3.Connection, fingerprint: str) -> dict[str, int]:
+    """Answers of a teacher under each version string, oldest string first."""
+    rows = connection.execute(
+        """SELECT server_version, COUNT(*) FROM answers WHERE server_version IS NOT NULL
+        AND teacher = (SELECT id FROM teachers WHERE fingerprint = ?)
+        GROUP BY server_version ORDER BY MIN(id)""",
+        (fingerprint,),
+    )
+    return dict(rows.fetchall())
 
 
 def check_width(connection: sqlite3.Connection, teacher: int, answers: Answers) -> None:
