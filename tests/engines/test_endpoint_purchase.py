@@ -177,6 +177,28 @@ def test_a_busy_server_is_left_alone_by_all(ledger):
     assert at[3] - at[0] >= 0.3
 
 
+def test_a_server_that_lets_few_through_is_asked_until_all_are_answered(ledger):
+    """Most questions are refused more often than they have tries, but others get their replies."""
+    let_through = [0.0]
+
+    def few(request):
+        if request.at - let_through[-1] < 0.03:
+            return error(429, Retry_After="0.03")
+        let_through.append(request.at)
+
+    with ModelServer(few) as server:
+        report = buy(ledger, teacher_at(server.url, retries=1, concurrency=24))
+    assert report.answered.all()
+    assert max(server.counts.values()) > 3
+    assert report.spent.queries == len(TEXTS)
+
+
+def test_a_server_that_is_busy_for_all_is_given_up(ledger):
+    with ModelServer(lambda _: error(429, "come back tomorrow")) as server:
+        refused(r"in a row got no reply.*come back tomorrow", ledger, teacher_at(server.url))
+    assert max(server.counts.values()) == 1 + 3
+
+
 def test_a_wait_of_hours_ends_the_run(ledger):
     with ModelServer(lambda _: error(429, "daily limit", Retry_After="86400")) as server:
         refused(r"daily limit.* wait 1,440 minutes", ledger, teacher_at(server.url))

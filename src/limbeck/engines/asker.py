@@ -37,6 +37,7 @@ class Question:
         price: What that cost.
         version: What the server called itself.
         tries: Tries that got no reply.
+        replies_before: Replies that anybody had got when this question was last refused.
         wait_seconds: How long to wait before the next try.
         sent: Whether a request is on its way.
     """
@@ -50,6 +51,7 @@ class Question:
     price: int = 0
     version: str | None = None
     tries: int = 0
+    replies_before: int = 0
     wait_seconds: float = 0.0
     sent: bool = False
 
@@ -95,6 +97,7 @@ class Asker:
             limits.requests_per_minute, limits.tokens_per_minute, clock=clock, sleep=sleep
         )
         self._backoff = Backoff(limits.seed)
+        self._replies = 0
         self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
         self._tasks: dict[asyncio.Task[None], Question] = {}
         self._loop = asyncio.new_event_loop()
@@ -231,6 +234,7 @@ class Asker:
                 return Outcome(question, "denied", str(denial))
             question.sent = False
             self._gate.leave(taken, question.tokens, reply.tokens)
+            self._replies += 1
             question.replies.append(reply.raw)
             question.price += reply.price
             question.version = reply.version
@@ -238,8 +242,14 @@ class Asker:
                 return Outcome(question, "replied")
 
     async def _wait_again(self, question: Question, refusal: Refused) -> Outcome | None:
-        """Wait before the next try of a question that was refused; an outcome: there is none."""
-        question.tries += 1
+        """Wait before the next try of a question that was refused; an outcome: there is none.
+
+        A server that is busy but answers others will come to this question too: only refusals
+        with no reply to anybody since the last one count as tries.
+        """
+        if not refusal.busy or question.replies_before == self._replies or question.tries == 0:
+            question.tries += 1
+        question.replies_before = self._replies
         if question.tries > self._retries:
             return Outcome(question, "failed", str(refusal))
         if refusal.retry_after is not None and refusal.retry_after > PATIENCE_SECONDS:

@@ -114,8 +114,9 @@ class Client:
             await client.close()
 
     def _open(self, *, reuse: bool = True) -> "AsyncOpenAI":
-        from openai import AsyncOpenAI, Omit
+        from openai import AsyncOpenAI, Omit, Timeout
 
+        seconds = self._config.timeout_seconds
         headers: dict[str, str | Omit] = {
             # Without these the client would send what it finds in the environment.
             "OpenAI-Organization": Omit(),
@@ -126,7 +127,8 @@ class Client:
         return AsyncOpenAI(
             api_key=self._secret.reveal() or _NO_KEY,
             base_url=self._config.base_url,
-            timeout=self._config.timeout_seconds,
+            # Half for the connection: a request that was never sent must be told from a lost one.
+            timeout=Timeout(seconds, connect=seconds / 2),
             max_retries=0,
             default_headers=headers,  # type: ignore[arg-type]  # Omit takes a header away
         )
