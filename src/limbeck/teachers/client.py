@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
 HIDDEN = "[key]"
+_LEAST_SECRET = 8
 _NO_KEY = "none"
 _SHOWN = 200
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError")
@@ -37,6 +38,9 @@ _REMEMBERED = 1024
 class Secret:
     """A key that shows itself to nobody.
 
+    A word of fewer than 8 characters, such as servers on one's own machine take for a key, is not
+    looked for in texts: it would be found in words that have nothing to do with it.
+
     Args:
         value: The key, or an empty string where there is none.
     """
@@ -45,7 +49,8 @@ class Secret:
         self._value = value
         # As it stands in a text, and in JSON.
         forms = {value, json.dumps(value)[1:-1], json.dumps(value)[1:-1].replace("/", "\\/")}
-        self._forms = sorted(forms - {""}, key=len, reverse=True)
+        secret = len(value) >= _LEAST_SECRET
+        self._forms = sorted(forms, key=len, reverse=True) if secret else []
 
     def __repr__(self) -> str:
         return "Secret()"
