@@ -67,8 +67,8 @@ TASKS = {
         "images/mnist.npz",
         {"labelled": 200, "validation": 200, "teacher": 2_000, "pool": 6_000, "test": 3_000},
         ALL,
-        ("--student.kind=image_cnn", "--train.steps=100", "--train.folds=2"),
-        seeds=3,
+        ("--student.kind=image_cnn", "--train.steps=300", "--train.folds=2"),
+        at_once=1,
     ),
     "imdb": Task(
         "text/imdb",
