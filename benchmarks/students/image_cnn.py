@@ -40,11 +40,11 @@ from limbeck.students import EncodedStore, MemoryStore, Student, build, load, re
 SEEDS = (0, 1, 2, 3, 4)
 BATCH = 320
 """Rows of a step: as many as 256 of a pool and 64 labelled ones."""
-LOOPS = {"image_cnn": 40, "text_bag": 300, "text_transformer": 12, "tabular": 1_000}
+LOOPS = {"image_cnn": 60, "text_bag": 600, "text_transformer": 16, "tabular": 2_000}
 """Steps that are timed of each kind."""
 SIZES = (28, 32, 64, 128, 224)
 AUGMENTS = ("none", "light", "rand")
-TURNS = 2
+TURNS = 3
 WORDS = np.array([f"word{i}" for i in range(3_000)])
 
 

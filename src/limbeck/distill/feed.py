@@ -64,6 +64,8 @@ class Feed:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="limbeck-feed")
         self._ahead: dict[int, Future[Batch]] = {}
         self._pace = Pace()
+        # Beside a step of a millisecond even a generator that nobody draws from takes its time.
+        self._varies = type(job.student.encoder).augment is not Encoder.augment
 
     def prefetch(self, step: int, stop: int) -> None:
         """Begin to read this step and the next, if reading ahead is quicker or has to be tried."""
@@ -96,7 +98,9 @@ class Feed:
             parts.append(self._job.labelled.rows.take(rows))
             labels = self._job.labelled.labels[torch.from_numpy(rows)]
         encoder = self._job.student.encoder
-        inputs = encoder.augment(_collate(encoder, parts), self._chance(step))
+        inputs = _collate(encoder, parts)
+        if self._varies:
+            inputs = encoder.augment(inputs, self._chance(step))
         return Batch(inputs, pool_rows, targets, labels)
 
     def _chance(self, step: int) -> torch.Generator:
@@ -134,6 +138,8 @@ class Pace:
 
 
 def _collate(encoder: Encoder, parts: list[Ragged]) -> dict[str, Tensor]:
+    if len(parts) == 1:
+        return encoder.collate(parts[0])
     joined = Ragged(
         np.concatenate([p.values for p in parts]), np.concatenate([p.lengths for p in parts])
     )
