@@ -9,6 +9,7 @@ import pytest
 
 from limbeck import storage
 from limbeck.cli import run
+from limbeck.distill.config import load_config
 from tests.distill.material import make
 
 
@@ -95,6 +96,15 @@ def test_dry_run_and_plan_say_the_same_and_spend_nothing(capsys, material):
     assert code == other == 0
     assert json.loads(first)["pool"] == json.loads(second)["pool"] == 80
     assert material.questions() == []
+
+
+def test_the_plan_shows_the_limit_of_the_ledger(capsys, material):
+    assert "\nlimit " not in limbeck(capsys, "plan", material.run_file)[1]
+    ledger = load_config(material.run_file).ledger
+    assert limbeck(capsys, "ledger", "limit", ledger, "--queries", "500")[0] == 0
+    code, out, _ = limbeck(capsys, "plan", material.run_file)
+    assert code == 0
+    assert "limit     500 queries (0 spent)" in out
 
 
 @pytest.mark.slow

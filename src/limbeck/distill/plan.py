@@ -30,8 +30,9 @@ from limbeck.distill.questions import (
 from limbeck.distill.recipes import check_objectives, expand
 from limbeck.distill.run import questions_of, run_id, stage, steps_of, teacher_if_ready
 from limbeck.distill.teacher import check_engine
-from limbeck.ledger import SqliteLedger
+from limbeck.ledger import Limit, SqliteLedger
 from limbeck.ledger.history import History
+from limbeck.ledger.show import summarize
 from limbeck.objectives.base import StudentOut
 from limbeck.students.base import Student
 from limbeck.teachers import Money, Teacher
@@ -58,6 +59,7 @@ class Plan:
         seconds, seconds_low, seconds_high: Training time, teacher and cross-validation included,
             from a few timed steps.
         free_bytes: Room on the disk.
+        limit: What all runs of the ledger may spend together and have spent; empty without one.
     """
 
     out: Path
@@ -78,6 +80,7 @@ class Plan:
     seconds_low: float
     seconds_high: float
     free_bytes: int
+    limit: str = ""
 
     @property
     def spends(self) -> bool:
@@ -101,6 +104,7 @@ class Plan:
                 f"answers   {buy:,} to buy ({self.validation:,} validation, {self.test:,} test, "
                 f"{self.pool:,} pool); {self.owned:,} are in the ledger and free",
                 *self.expected.lines,
+                *([self.limit] if self.limit else []),
                 *self._training(),
                 f"writes    {self.out} and {self.ledger}",
             ]
@@ -162,7 +166,16 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
         seconds_low=low,
         seconds_high=high,
         free_bytes=shutil.disk_usage(config.out).free,
+        limit=_ledger_limit(config.ledger),
     )
+
+
+def _ledger_limit(path: Path) -> str:
+    """The limit of a ledger in words, empty where there is none."""
+    if not path.exists():
+        return ""
+    with SqliteLedger(path) as ledger:
+        return summarize(ledger, events=0).limit_line() if ledger.limit() != Limit() else ""
 
 
 @dataclass(frozen=True, slots=True)
