@@ -218,6 +218,60 @@ def test_limits_prices_and_address_may_change_in_the_middle_of_a_run(tmp_path):
     assert not set(server.asked[:60]) & set(second.asked)
 
 
+def test_a_reply_that_cannot_be_read_is_paid_for_once_in_a_run(tmp_path):
+    """By the gate, by the purchase of its split, and by those that go on after a stop."""
+
+    def behave(request):
+        if denies and len(server.requests) > 100:
+            return error(401)
+        unread = request.text.endswith(("validation 3", "validation 30", "test 7", "pool 1"))
+        return saying(request, "perhaps") if unread else None
+
+    denies = True
+    with ModelServer(behave) as server:
+        file = make(tmp_path, server.url, concurrency=1)
+        # Only if pool 1 was unreadable before the stop does the test say anything about a resume.
+        with pytest.raises(TeacherError, match="401"):
+            label(load_config(file))
+        denies, before = False, len(server.requests)
+        first = set(server.asked[:100])
+        assert any(text.endswith("pool 1") for text in first)
+        done = label(load_config(file))
+        assert not first & set(server.asked[before:])
+        assert len(set(server.asked)) == 130
+        assert done.pool_answers == 49
+        assert done.spending.failed == 4
+        assert [tally.failed for tally in done.tallies] == [0, 0, 0]
+        # Another folder is another run, which may ask once more.
+        asked = len(server.requests)
+        again = label(load_config(file, ["--out", str(tmp_path / "again")]))
+        assert again.spending.failed == 4
+        assert len(server.requests) == asked + 4
+
+
+def test_the_gate_stays_shut_when_the_same_command_runs_again(tmp_path):
+    with ModelServer(lambda r: saying(r, "perhaps")) as server:
+        config = load_config(make(tmp_path, server.url))
+        for _ in range(2):
+            with pytest.raises(TeacherError, match=f"{FIRST} of the first {FIRST} answers"):
+                label(config)
+    assert len(server.requests) == FIRST
+
+
+def test_refusals_that_cost_nothing_are_asked_about_again_after_a_stop(tmp_path):
+    def behave(request):
+        return error(400, "not now") if denies and "pool" in request.text else None
+
+    denies = True
+    with ModelServer(behave) as server:
+        config = load_config(make(tmp_path, server.url, concurrency=1), ["--budget", "170"])
+        with pytest.raises(TeacherError, match="in a row got no reply"):
+            label(config)
+        denies = False
+        done = label(config)
+    assert done.pool_answers == 50
+
+
 def test_lost_replies_are_told_of(tmp_path):
     def lose(request):
         if request.time == 0 and "pool 7" in request.text:

@@ -656,6 +656,7 @@ def _draw(
 def _require(count: int, split: str) -> None:
     if count == 0:
         raise TeacherError(
-            f"the teacher answered no {split} row; look at its failures in the ledger, mend it and "
-            f"run the same command again."
+            f"the teacher answered no {split} row; look at its failures with `limbeck ledger "
+            f"stats`, mend it and choose another folder with --out (this run asks for nothing "
+            f"twice that it has paid for)."
         )

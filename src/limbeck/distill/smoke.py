@@ -70,11 +70,13 @@ def check_readable(report: PurchaseReport) -> None:
     Raises:
         TeacherError: more than `MOST_UNREAD` of them are failures.
     """
-    asked = report.bought + report.cached + report.failed
-    if report.failed > MOST_UNREAD * asked:
+    failed = report.failed + report.refused
+    asked = report.bought + report.cached + failed
+    if failed > MOST_UNREAD * asked:
+        why = f", the first because {report.failures[0]}" if report.failures else ""
         raise TeacherError(
-            f"{report.failed} of the first {asked} answers could not be used, the first because "
-            f"{report.failures[0]}; {_MEND} before more is paid for, or {_GO_ON}."
+            f"{failed} of the first {asked} answers could not be used{why}; {_MEND} before more is "
+            f"paid for, or {_GO_ON}."
         )
 
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from limbeck.answers import Answers
 from limbeck.data.dataset import Dataset
-from limbeck.data.ids import GatheredIds, Places
+from limbeck.data.ids import GatheredIds, Places, contains
 from limbeck.engines.asynchronous import AsyncBuyer
 from limbeck.engines.questions import gathered
 from limbeck.errors import BudgetError, ConfigError, LimbeckError, LimitError, WorkerLostError
@@ -46,6 +47,7 @@ class PurchaseReport:
         cached: Questions that the ledger held before: they cost nothing.
         bought: Questions answered by this purchase.
         failed: Questions asked by this purchase without an answer.
+        refused: Questions that this run has paid for before without an answer: not asked again.
         failures: Sentences of the first few failures.
         exhausted: Whether the budget ended before the questions did.
         stopped: Whether `stop` ended the purchase.
@@ -64,6 +66,7 @@ class PurchaseReport:
     stopped: bool
     spent: Spending
     limited: str = ""
+    refused: int = 0
 
     @property
     def ids(self) -> NDArray[np.uint8]:
@@ -86,7 +89,8 @@ def purchase(
     """See to it that rows have answers in the ledger, as far as the budget goes.
 
     Questions that the ledger holds are free, equal questions are asked once, rows are asked about
-    in the order given. Calling it again goes on where it ended.
+    in the order given. Calling it again goes on where it ended, and does not ask what this run has
+    paid for without an answer; failures that cost nothing are asked again.
 
     Args:
         teacher: Who is asked, `teacher.max_in_flight` batches at a time; a `RemoteTeacher` is asked
@@ -104,7 +108,8 @@ def purchase(
         ConfigError: `batch_size` is below 1.
         TeacherError, AnswerError: the teacher broke; what came back before is recorded.
 
-    Guarantee: the budget is never passed, and no question with a recorded answer is asked again.
+    Guarantee: the budget is never passed, and no question with a recorded answer is asked again,
+    nor one whose reply to this run could not be read.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: must be >= 1; 256 is usual.")
@@ -117,7 +122,13 @@ def purchase(
     def known(some: NDArray[np.uint8]) -> NDArray[np.bool_]:
         return ledger.known(teacher.fingerprint, some)
 
-    missing = Places(ids.without(leads, known))
+    rest = ids.without(leads, known)
+    unreadable = ledger.unreadable(run, teacher.fingerprint)
+    refused = 0
+    if len(unreadable):
+        wanted = ids.without(rest, partial(contains, unreadable))
+        refused, rest = int(rest.sum() - wanted.sum()), wanted
+    missing = Places(rest)
     buyer: _Buyer | AsyncBuyer
     if isinstance(teacher, RemoteTeacher):
         buyer = AsyncBuyer(
@@ -130,8 +141,8 @@ def purchase(
             budget=budget,
             on_progress=on_progress,
             stop=stop,
-            questions=questions,
-            cached=questions - len(missing),
+            questions=questions - refused,
+            cached=questions - refused - len(missing),
             interrupt_grace_seconds=INTERRUPT_GRACE_SECONDS,
         )
     else:
@@ -146,14 +157,14 @@ def purchase(
             batch_size=batch_size,
             on_progress=on_progress,
             stop=stop,
-            questions=questions,
-            cached=questions - len(missing),
+            questions=questions - refused,
+            cached=questions - refused - len(missing),
         )
     buyer.buy(missing)
     return PurchaseReport(
         keys=ids,
         answered=ids.which(known),
-        questions=buyer.questions,
+        questions=questions,
         cached=buyer.cached,
         bought=buyer.bought,
         failed=buyer.failed,
@@ -162,6 +173,7 @@ def purchase(
         stopped=buyer.stopped,
         spent=ledger.spent(run),
         limited=buyer.limited,
+        refused=refused,
     )
 
 

@@ -144,5 +144,8 @@ class Ledger(Protocol):
     def failed(self, run: str, fingerprint: str) -> NDArray[np.uint8]:
         """Questions that a run has asked a teacher without getting an answer, uint8, (n, 16)."""
 
+    def unreadable(self, run: str, fingerprint: str) -> NDArray[np.uint8]:
+        """Those of them that were answered with something that is no answer, or paid for."""
+
     def spent(self, run: str) -> Spending:
         """What a run has spent so far."""

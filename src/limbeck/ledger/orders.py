@@ -50,13 +50,24 @@ def open_orders(connection: sqlite3.Connection, run: str, fingerprint: str) -> l
 
 
 def failed_questions(
-    connection: sqlite3.Connection, run: str, fingerprint: str
+    connection: sqlite3.Connection, run: str, fingerprint: str, *, paid: bool = False
 ) -> NDArray[np.uint8]:
-    """Questions that this run has asked a teacher without getting an answer, (n, 16)."""
+    """Questions that this run has asked a teacher without getting an answer, (n, 16).
+
+    Args:
+        paid: Only those that had a reply or a price.
+    """
+    # Most runs have no failures, and their totals say so without a look at their reservations.
+    (some,) = connection.execute(
+        "SELECT TOTAL(failed) FROM totals WHERE run = ?", (run,)
+    ).fetchone()
+    if not some:
+        return key_ids([])
     rows: Sequence[tuple[bytes]] = connection.execute(
-        """SELECT DISTINCT a.question FROM attempts a JOIN reservations r ON r.id = a.reservation
-            WHERE a.state = 'failed' AND r.run = ? AND length(a.question) = 16
-                AND r.teacher = (SELECT id FROM teachers WHERE fingerprint = ?)""",
+        f"""SELECT DISTINCT a.question FROM reservations r JOIN attempts a ON r.id = a.reservation
+            WHERE a.state = 'failed' AND r.run = ? AND r.failed > 0 AND length(a.question) = 16
+                AND r.teacher = (SELECT id FROM teachers WHERE fingerprint = ?)
+                {"AND (a.price > 0 OR a.raw IS NOT NULL)" if paid else ""}""",
         (run, fingerprint),
     ).fetchall()
     return key_ids([key for (key,) in rows])

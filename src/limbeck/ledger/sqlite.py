@@ -301,6 +301,14 @@ class SqliteLedger:
         with ledger_errors(self.path):
             return failed_questions(self._connections.get(), run, fingerprint)
 
+    def unreadable(self, run: str, fingerprint: str) -> NDArray[np.uint8]:
+        """Those of `failed` that had a reply which is no answer, or a price, (n, 16).
+
+        Asking them once more would be paid for once more; what never cost anything is not here.
+        """
+        with ledger_errors(self.path):
+            return failed_questions(self._connections.get(), run, fingerprint, paid=True)
+
     def spent(self, run: str) -> Spending:
         """What a run has spent so far; unknown questions count at their worst price."""
         with ledger_errors(self.path):
