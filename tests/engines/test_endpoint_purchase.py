@@ -1,5 +1,6 @@
 """Purchases from a server that misbehaves: right answers, or one clear sentence."""
 
+import asyncio
 import json
 import math
 import threading
@@ -18,8 +19,10 @@ from limbeck.engines.retry import Backoff
 from limbeck.errors import LimbeckWarning, TeacherError
 from limbeck.ledger import Budget, SqliteLedger
 from limbeck.teachers import Money
+from limbeck.teachers.client import Client, Secret
 from limbeck.teachers.endpoint import EndpointTeacher
 from limbeck.teachers.endpoint_config import EndpointConfig
+from limbeck.teachers.remote import Denied, Lost, Refused, Rejected
 from tests.teachers.server import (
     Hang,
     ModelServer,
@@ -205,6 +208,54 @@ def test_a_wait_of_hours_ends_the_run(ledger):
     assert ledger.spent("run").queries == 0
 
 
+NOT_BILLED_AND_TRIED_AGAIN = (409, 425, 429, 500, 503, 529)
+MAYBE_BILLED = (408, 501, 502, 504, 507, *range(520, 528), 530, 598, 599)
+NOT_BILLED_AND_FAILED = (400, 413, 415, 418, 422)
+NOT_BILLED_AND_OVER = (401, 402, 403, 404, 405)
+MEANINGS = (
+    dict.fromkeys(NOT_BILLED_AND_TRIED_AGAIN, Refused)
+    | dict.fromkeys(MAYBE_BILLED, Lost)
+    | dict.fromkeys(NOT_BILLED_AND_FAILED, Rejected)
+    | dict.fromkeys(NOT_BILLED_AND_OVER, Denied)
+)
+
+
+@pytest.mark.parametrize("retry_after", [{}, {"Retry_After": "7"}])
+def test_each_status_has_one_meaning_for_money(retry_after):
+    """With and without `Retry-After`, which says when to come back and nothing of a bill."""
+
+    async def meet(url, codes):
+        config = EndpointConfig(base_url=url, model="hash")
+        met = {}
+        async with Client(config, Secret("")) as client:
+            for code in codes:
+                server.behave = lambda _, code=code: error(code, **retry_after)
+                try:
+                    await client.post({"model": "hash", "messages": [{"content": "x"}]})
+                except (Refused, Lost, Rejected, Denied) as end:
+                    met[code] = type(end)
+        return met
+
+    with ModelServer() as server:
+        assert asyncio.run(meet(server.url, MEANINGS)) == MEANINGS
+
+
+def test_a_gateways_error_after_the_work_was_done_never_passes_the_money(ledger):
+    """The model behind it bills every request, and the gateway loses each first reply."""
+    with ModelServer(first(lambda _: error(502))) as server:
+        teacher = teacher_at(server.url)
+        data, rows = rows_of(TEXTS)
+        money = int(teacher.quote_each(data.take(rows)).max()) * 20
+        report = buy(ledger, teacher, money=money)
+    billed = sum(
+        one["prompt_tokens"] + 2 * one["completion_tokens"]
+        for one in (completion(request)["usage"] for request in server.requests)
+    )
+    assert report.exhausted
+    assert billed <= report.spent.money.micros <= money
+    assert report.spent.queries == len(server.requests)
+
+
 LOSSES = {
     "reset": raising(Reset),
     "truncated": lambda r: response(json.dumps(completion(r))[:80], length=99999),
@@ -214,6 +265,7 @@ LOSSES = {
     "not text": lambda _: response(b"\xff\xfe{}"),
     "empty": lambda _: response(b""),
     "a gateway's time-out": lambda _: error(504),
+    "a gateway that got no good reply": lambda _: error(502),
 }
 
 
@@ -282,6 +334,29 @@ def test_what_is_no_class_is_paid_for_and_never_served(ledger, said):
     assert server.counts["text 3"] == 1
     assert report.spent.failed == 1
     assert report.spent.unknown == 0
+
+
+@pytest.mark.parametrize(
+    "form", [r"abcd\u002Befgh/1234=xyz", r"\u0061bcd+efgh\/1234\u003dxyz", "abcd%2Befgh/1234=xyz"]
+)
+def test_a_key_that_comes_back_escaped_is_in_no_ledger_and_no_message(
+    ledger, tmp_path, monkeypatch, form
+):
+    key = "abcd+efgh/1234=xyz"
+    monkeypatch.setenv("KEY_OF_THE_TEST", key)
+
+    def echo(request):
+        return response(json.dumps(saying(request, "KEY")).replace("KEY", form))
+
+    with ModelServer(echo) as server:
+        settings = {"probabilities": "votes", "votes": 1, "api_key_env": "KEY_OF_THE_TEST"}
+        report = buy(ledger, teacher_at(server.url, **settings), TEXTS[:3])
+    assert server.requests[0].headers["authorization"] == f"Bearer {key}"
+    assert report.failures == ("the reply '[key]' is not exactly one of the classes",) * 3
+    ledger.close()
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"[key]" in kept
+    assert b"efgh" not in kept
 
 
 def test_names_in_another_dress_and_script_are_read(ledger):

@@ -1,6 +1,7 @@
 """The teacher behind a server: its settings, its fingerprint, its quotes, and its key."""
 
 import builtins
+import json
 import pickle
 import sys
 from dataclasses import fields, replace
@@ -245,6 +246,72 @@ def test_a_secret_shows_itself_nowhere():
     assert Secret("token").hide('{"token": "A"}') == '{"token": "A"}'
     with pytest.raises(TypeError, match="does not leave"):
         pickle.dumps(secret)
+
+
+def escaped(draw, text):
+    """A text with some of its characters written another way, as one JSON string and decoded."""
+    decoded = written = ""
+    for character in text:
+        code = ord(character)
+        forms = [json.dumps(character)[1:-1], f"\\u{code:04x}", f"\\u{code:04X}"]
+        forms += ["\\/"] if character == "/" else []
+        quoted = [
+            f"\\u{code:04x}",
+            f"\\x{code:02x}",
+            f"%{code:02x}",
+            f"%{code:02X}",
+            f"%25{code:02X}",
+        ]
+        if draw(st.integers(0, 3)) == 0:  # escaped in what is said, too
+            form = draw(st.sampled_from(quoted))
+            decoded, written = decoded + form, written + form.replace("\\", "\\\\")
+        else:
+            decoded, written = decoded + character, written + draw(st.sampled_from(forms))
+    return decoded, written
+
+
+@given(
+    data=st.data(),
+    key=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=40),
+)
+def test_a_key_is_hidden_however_its_characters_are_escaped(data, key):
+    """What was JSON stays JSON, and what is said besides stays."""
+    decoded, written = escaped(data.draw, key)
+    reply = f'{{"said": "\\n {written} \\n"}}'
+    assert json.loads(reply)["said"] == f"\n {decoded} \n"
+    hide = Secret(key).hide
+    assert json.loads(hide(reply)) == {"said": f"\n {HIDDEN} \n"}
+    assert hide(f"\n {decoded} \n") == f"\n {HIDDEN} \n"
+    assert hide(f"it said {reply!r}").count(HIDDEN) == 1
+    assert hide(f"{key[:-1]} {key[-1]}") == f"{key[:-1]} {key[-1]}"  # only the whole of it
+
+
+def test_backslashes_in_front_of_a_key_leave_no_broken_json():
+    secret = Secret("nabcdefgh")
+    for reply in (r'{"said": "x\nabcdefgh"}', r'{"said": "x\\nabcdefgh"}'):
+        assert json.loads(secret.hide(reply)) == {"said": f"x{HIDDEN}"}
+
+
+def test_a_long_run_of_backslashes_is_searched_quickly():
+    """Without bounds the search would take years."""
+    Secret("sk-" + "aB3d\\" * 40).hide(("\\" * 5000 + "sk-" + "aB3d\\" * 39) * 2)
+
+
+def test_the_sentence_about_a_failure_hides_the_key_before_it_is_cut(monkeypatch):
+    key = "abcd+efgh/1234=xyz"
+    monkeypatch.setenv("KEY_OF_THE_TEST", key)
+    asked = teacher(probabilities="votes", votes=1, api_key_env="KEY_OF_THE_TEST")
+    for form in (
+        key,
+        r"abcd\u002Befgh\/1234=xyz",
+        r"abcd%2befgh%2F1234%3Dxyz",
+        r"abcd\\u002Befgh/1234=xyz",
+    ):
+        for before in ("", "x" * 50):
+            raw = f'{{"choices": [{{"message": {{"content": "{before}{form}"}}}}]}}'
+            told = asked.explain(b"q" * 16, raw.encode())
+            assert HIDDEN in told
+            assert "abcd" not in told
 
 
 def test_settings_come_from_file_options_and_environment_alike(tmp_path, monkeypatch):

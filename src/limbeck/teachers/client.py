@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import time
 from collections import Counter, OrderedDict
 from email.utils import parsedate_to_datetime
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
     from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
 HIDDEN = "[key]"
+_SLASH = r"\\"
 _LEAST_SECRET = 8
 _NO_KEY = "none"
 _SHOWN = 200
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError")
 """Errors, by their class, of a request that never left this machine."""
-_MAYBE_DONE = (408, 504, 524)
-"""A server in between gave up waiting; the one behind it may have done the work."""
+_NOT_DONE = (409, 425, 429, 500, 503, 529)
+"""The server itself said that it did not do it, which is taken to mean that it bills nothing."""
 _NOBODY = (401, 402, 403, 404, 405)
 _SPENT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 _REMEMBERED = 1024
@@ -37,6 +39,9 @@ _REMEMBERED = 1024
 
 class Secret:
     """A key that shows itself to nobody.
+
+    It is found in a text as it is, and with any of its characters written as JSON, addresses and
+    Python write them: `\\u002B`, `\\/`, `%2B`, `\\x2b`, also when such a text is quoted in another.
 
     A word of fewer than 8 characters, such as servers on one's own machine take for a key, is not
     looked for in texts: it would be found in words that have nothing to do with it.
@@ -47,10 +52,7 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
-        # As it stands in a text, and in JSON.
-        forms = {value, json.dumps(value)[1:-1], json.dumps(value)[1:-1].replace("/", "\\/")}
-        secret = len(value) >= _LEAST_SECRET
-        self._forms = sorted(forms, key=len, reverse=True) if secret else []
+        self._pattern = _any_form(value) if len(value) >= _LEAST_SECRET else None
 
     def __repr__(self) -> str:
         return "Secret()"
@@ -64,9 +66,39 @@ class Secret:
 
     def hide(self, text: str) -> str:
         """A text without the key."""
-        for form in self._forms:
-            text = text.replace(form, HIDDEN)
-        return text
+        return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
+
+
+def _any_form(value: str) -> "re.Pattern[str]":
+    """Matches a text however its characters are escaped, with all backslashes in front of it.
+
+    If an odd one of those stayed, what was JSON would be none.
+    """
+    first, *rest = map(_forms, value)
+    # Not a run that may be empty: a search skips all places where no alternative can begin.
+    return re.compile(rf"(?:{first}|{_SLASH}{{1,16}}{first})" + "".join(rest))
+
+
+def _forms(character: str) -> str:
+    """Matches a character as it is, and as JSON, Python and addresses escape it."""
+    plain, slashes = re.escape(character), _SLASH + "{1,8}"
+    if character == "\\":
+        plain = f"(?:(?:{_SLASH}{_SLASH}){{1,4}}|{_SLASH})"
+    elif character in "\"'/":
+        plain = f"{_SLASH}{{0,8}}{plain}"
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    forms = ["".join(slashes + "u" + _hex(units[at : at + 4]) for at in range(0, len(units), 4))]
+    if ord(character) < 256:
+        forms.append(slashes + "x" + _hex(f"{ord(character):02x}"))
+    octets = character.encode("utf-8", "surrogatepass")
+    forms.append("".join("%(?:25)*" + _hex(f"{octet:02x}") for octet in octets))
+    # What a backslash begins may be an escape, and the longer one is all of it.
+    return f"(?:{'|'.join([*forms, plain])})"
+
+
+def _hex(digits: str) -> str:
+    """Matches digits in upper and lower case."""
+    return "".join(one if one.isdigit() else f"[{one}{one.upper()}]" for one in digits)
 
 
 def api_key(variable: str) -> str:
@@ -200,12 +232,13 @@ class Client:
         said = f"the server said {code}: {self._shown(_message(error.body))}"
         if code in _NOBODY or error.code in _SPENT or error.type in _SPENT:
             return Denied(said)
-        if code in _MAYBE_DONE:
-            return Lost(said)
-        if code in (409, 425, 429) or code >= 500:
+        if code in _NOT_DONE:
             headers = {name.lower(): value for name, value in error.response.headers.items()}
             wait = retry_after(headers, time.time())
             return Refused(said, retry_after=wait, busy=code in (429, 503, 529))
+        if code == 408 or code >= 500:
+            # Mostly a gateway that got no good reply from the model, which may have done the work.
+            return Lost(said)
         return Rejected(said)
 
     def _unreachable(self, error: "APIConnectionError") -> Refused | Lost:

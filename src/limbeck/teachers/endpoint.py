@@ -294,8 +294,10 @@ class EndpointTeacher:
         return Answers(replies.ids[ok], matrix), ok
 
     def explain(self, question: bytes, raw: bytes) -> str:
-        """Why a raw reply cannot be read, in one sentence."""
-        return self._read(question, raw).failure
+        """Why a raw reply cannot be read, in one sentence without the key."""
+        # Before a sentence cuts it: half a key is one too. And after, for what JSON hid.
+        hidden = self._secret.hide(raw.decode("utf-8", "replace")).encode()
+        return self._secret.hide(self._read(question, hidden).failure)
 
     def _read(self, question: bytes, raw: bytes) -> Reading:
         lines = raw.split(_LINE)
