@@ -107,6 +107,12 @@ def test_the_plan_shows_the_limit_of_the_ledger(capsys, material):
     assert "limit     500 queries (0 spent)" in out
 
 
+def test_answers_are_written_as_parquet_or_not_asked_for(capsys, material):
+    line = refused(capsys, "label", material.run_file, "--answers", "answers.csv")
+    assert "Parquet" in line
+    assert material.questions() == []
+
+
 @pytest.mark.slow
 def test_money_is_not_spent_without_a_word(capsys, material, monkeypatch):
     priced = ("--teacher.price-per-answer", "10000")

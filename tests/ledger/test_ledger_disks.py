@@ -130,6 +130,7 @@ def test_a_file_cut_anywhere_gives_right_answers_or_one_sentence(tmp_path, keep)
         again.ledger.close()
     assert told
     assert all("damaged" in sentence for sentence in told)
+    assert not any("is kept" in sentence for sentence in told)
     assert shop.ledger.path.read_bytes() == cut
     assert all("damaged" in line for line in verify(shop.ledger.path))
 

@@ -43,7 +43,7 @@ def test_show_tells_teachers_runs_limit_and_the_last_events(used):
     assert [event.kind for event in found.events] == ["limit", "reserve", "record"]
     assert json.loads(json.dumps(found.to_dict()))["teachers"][0]["answers"] == 3
     text = found.text()
-    for part in ("4 answers", "20 queries (6 spent), 5.00 USD (0.00 USD spent)", "a, b, c"):
+    for part in ("4 answers", "20 queries (6 spent), 5.00 USD (0.0010 USD spent)", "a, b, c"):
         assert part in text
     assert len(text.splitlines()) == 3 + 2 + 2 + 2 + 2 + 2 + 3
 

@@ -128,7 +128,7 @@ def test_unknown_questions_stay_counted_at_their_worst_price(shop):
 def test_money_is_held_at_its_worst_and_settled_at_its_price(shop):
     reservation = shop.reserve(1, 2, worst=100, money=100)
     assert shop.spent().money == Money(100)
-    with pytest.raises(BudgetError, match=r"of 0\.00 USD"):
+    with pytest.raises(BudgetError, match=r"0\.00010 USD of 0\.00010 USD"):
         shop.reserve(3, worst=1, money=100)
     shop.record(reservation, price=20)
     assert shop.spent().money == Money(40)

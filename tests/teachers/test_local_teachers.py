@@ -210,7 +210,7 @@ def test_a_price_can_be_rehearsed(rows):
     teacher = CallableTeacher(plain, CLASSES, ("text",))
     priced = with_price(teacher, 250, currency="EUR")
     assert isinstance(priced, Teacher)
-    assert str(priced.quote(rows)) == "0.00 EUR"
+    assert str(priced.quote(rows)) == "0.00075 EUR"
     assert priced.quote(rows).micros == 750
     _, replies = answer(priced, rows)
     assert replies.price.tolist() == [250] * 3

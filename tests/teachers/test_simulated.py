@@ -1,5 +1,7 @@
 """A simulated teacher: its rates against binomial bounds, its answers against the definition."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -192,3 +194,8 @@ def test_settings_of_the_run_file_reach_the_teacher(tmp_path):
 def test_another_kind_does_not_read_them():
     with pytest.warns(LimbeckWarning, match="teacher.error_rate means nothing"):
         TeacherConfig(kind="fit", error_rate=0.2)
+
+
+def test_without_a_truth_the_sentence_names_where_to_give_one():
+    with pytest.raises(ConfigError, match=r"needs the truth: .* teacher\.label"):
+        build(TeacherConfig(kind="simulated"), SCHEMA, Path(), names=("x",))

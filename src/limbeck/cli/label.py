@@ -49,12 +49,15 @@ def label(
     from limbeck.distill.config import load_config
     from limbeck.distill.label import label as run_label
     from limbeck.distill.plan import make_plan
+    from limbeck.errors import ConfigError
 
     given = {"--budget": budget, "--out": out}
     words = [word for name, value in given.items() if value is not None
              for word in (name, str(value))]  # fmt: skip
     file = None if run_file is None or str(run_file) == NO_RUN_FILE else run_file
     config = load_config(file, [*words, *settings])
+    if answers is not None and answers.suffix != ".parquet":
+        raise ConfigError(f"--answers={answers}: is written as Parquet; give a file .parquet.")
     made = make_plan(config, trains=False)
     if dry_run:
         give(made.to_dict()) if json else print(made.text())

@@ -86,7 +86,7 @@ class Estimate:
         return f"about {self._money(price.estimate)} (95 % interval {self._range(price)})"
 
     def _range(self, price: Interval) -> str:
-        return f"{price.low / 1e6:,.2f} to {self._money(price.high)}"
+        return f"{self._money(price.low).amount} to {self._money(price.high)}"
 
     def _money(self, micros: float) -> Money:
         return Money(round(micros), self.worst.currency)

@@ -28,6 +28,7 @@ _ADVICE = {
     sqlite3.SQLITE_BUSY: "another process keeps it locked; run the same command again later",
     sqlite3.SQLITE_LOCKED: "another process keeps it locked; run the same command again later",
 }
+_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @contextmanager
@@ -43,9 +44,9 @@ def ledger_errors(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
         if code not in _ADVICE:
             raise
+        kept = "" if code in _BROKEN else "; every answer recorded before is kept"
         raise StorageError(
-            f"the ledger {path} could not be used: {_ADVICE[code]}; every answer recorded before "
-            f"is kept."
+            f"the ledger {path} could not be used: {_ADVICE[code]}{kept}."
         ) from error
 
 

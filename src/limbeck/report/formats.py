@@ -3,6 +3,7 @@
 import re
 
 from limbeck.numerics.intervals import Interval
+from limbeck.teachers.base import Money
 
 _NOTHING = "\N{EN DASH}"
 _SHORT_NAME = 60
@@ -85,7 +86,7 @@ def tiny(value: float) -> str:
 
 def money(micros: float, currency: str) -> str:
     """Millionths as money: '21.40 USD'."""
-    return f"{micros / 1e6:,.2f} {currency}"
+    return str(Money(round(micros), currency))
 
 
 def size(count: int | None) -> str:

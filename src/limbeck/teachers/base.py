@@ -29,7 +29,14 @@ class Money:
     currency: str = "USD"
 
     def __str__(self) -> str:
-        return f"{self.micros / 1e6:,.2f} {self.currency}"
+        return f"{self.amount} {self.currency}"
+
+    @property
+    def amount(self) -> str:
+        """Without the currency: cents, and two digits of what is less than ten of them."""
+        # 1,800 millionths are 0.0018: as many decimals as bring two digits, and six are exact.
+        decimals = 2 if self.micros == 0 else min(6, max(2, 8 - len(str(self.micros))))
+        return f"{self.micros / 1e6:,.{decimals}f}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import cast
 
 from limbeck.data.schema import Schema
-from limbeck.errors import ConfigError
+from limbeck.errors import ConfigError, DataError
 from limbeck.registry import lookup
 from limbeck.teachers.base import Teacher
 from limbeck.teachers.config import TeacherConfig
@@ -173,7 +173,15 @@ def _simulated(
     if config.teachers:
         truth = build(config.teachers[0], schema, folder, names=names)
     else:
-        truth = _table(config, schema, folder, names)
+        try:
+            truth = _table(config, schema, folder, names)
+        except DataError as error:
+            if config.path is not None or config.label:
+                raise
+            raise ConfigError(
+                "teacher.kind='simulated' needs the truth: name a column of the rows as "
+                "teacher.label, a file as teacher.path, or a teacher as [[teacher.teachers]]."
+            ) from error
     return SimulatedTeacher(
         truth,
         error_rate=config.error_rate,
