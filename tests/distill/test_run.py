@@ -330,6 +330,7 @@ def test_answers_lost_in_a_kill_of_a_priced_teacher_are_named_and_never_paid_twi
     assert "40 answers are unknown" in warning
 
 
+@pytest.mark.slow
 def test_an_arm_that_estimates_weights_as_it_trains_runs_from_files_alone(tmp_path):
     material = make(tmp_path)
     arms = [f"--objective.arms={name}" for name in ("labels", "hard_kd", "weighted")]

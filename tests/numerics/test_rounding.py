@@ -46,7 +46,7 @@ def test_exactly_k_distinct_rows_with_the_sure_ones_and_without_the_impossible(d
 @BOTH
 def test_marginals_are_within_four_standard_errors(draw):
     p = probabilities(12, 4, seed=1, sure=1)
-    draws, source = 20_000, generator(3)
+    draws, source = 5_000, generator(3)
     counts = torch.zeros(12, dtype=torch.float64)
     for _ in range(draws):
         counts[draw(p, source)] += 1
@@ -56,7 +56,7 @@ def test_marginals_are_within_four_standard_errors(draw):
 
 def test_dependent_rounding_makes_no_pair_likelier_than_independent_draws():
     p = probabilities(8, 3, seed=2)
-    draws, source = 20_000, generator(4)
+    draws, source = 5_000, generator(4)
     drawn = torch.zeros(draws, 8, dtype=torch.float64)
     for row in drawn:
         row[dependent_rounding(p, source)] = 1
