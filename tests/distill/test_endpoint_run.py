@@ -16,6 +16,7 @@ import limbeck
 from limbeck.cli import run as command
 from limbeck.distill.config import load_config
 from limbeck.distill.label import label
+from limbeck.distill.plan import make_plan
 from limbeck.distill.smoke import FIRST, hopeless, no_better_than_guessing
 from limbeck.errors import TeacherError
 from limbeck.ledger import SqliteLedger
@@ -236,12 +237,16 @@ def test_a_reply_that_cannot_be_read_is_paid_for_once_in_a_run(tmp_path):
         denies, before = False, len(server.requests)
         first = set(server.asked[:100])
         assert any(text.endswith("pool 1") for text in first)
+        plan = make_plan(load_config(file), trains=False)
+        assert (plan.validation, plan.test, plan.pool) == (0, 0, 130 - len(first))
         done = label(load_config(file))
         assert not first & set(server.asked[before:])
         assert len(set(server.asked)) == 130
         assert done.pool_answers == 49
         assert done.spending.failed == 4
         assert [tally.failed for tally in done.tallies] == [0, 0, 0]
+        plan = make_plan(load_config(file), trains=False)
+        assert (plan.validation, plan.test, plan.pool, plan.owned) == (0, 0, 0, 126)
         # Another folder is another run, which may ask once more.
         asked = len(server.requests)
         again = label(load_config(file, ["--out", str(tmp_path / "again")]))

@@ -25,7 +25,8 @@ def label(
 ) -> int:
     """Fill the ledger with answers on validation, test and pool rows, and train nothing.
 
-    The same command goes on where a stopped one was, and `limbeck distill` with the same run file
+    The same command goes on where a stopped one was, or where the budget or the money ended (exit
+    code 3), and `limbeck distill` with the same run file
     goes on from there without buying anything. Every setting of the run file can be given as an
     option too, such as --teacher.kind student.
 
@@ -49,7 +50,7 @@ def label(
     from limbeck.distill.config import load_config
     from limbeck.distill.label import label as run_label
     from limbeck.distill.plan import make_plan
-    from limbeck.errors import ConfigError
+    from limbeck.errors import BudgetError, ConfigError
 
     given = {"--budget": budget, "--out": out}
     words = [word for name, value in given.items() if value is not None
@@ -68,7 +69,7 @@ def label(
     with Monitor(quiet=json) as monitor:
         found = run_label(config, monitor, answers=answers)
     give(found.to_dict()) if json else print(found.text())
-    return 0
+    return BudgetError.exit_code if found.open else 0
 
 
 label.takes_settings = True  # type: ignore[attr-defined]  # read by the dispatcher

@@ -84,6 +84,8 @@ class Purchased:
         validation_rows, pool_rows: Rows that have an answer, int64, ascending.
         tallies: What it came to, a split each.
         spending: What this run has spent, earlier calls included.
+        short: What ended before all chosen pool rows were asked about, and how many have an
+            answer; empty where nothing did.
     """
 
     book: AnswerBook
@@ -92,6 +94,7 @@ class Purchased:
     pool_rows: NDArray[np.int64]
     tallies: tuple[Tally, ...]
     spending: Spending
+    short: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +110,7 @@ class Acquired:
         pool_ids: Their question ids.
         cached: Answers that were in the ledger before and cost nothing.
         spending: What this run has spent.
+        short: As in `Purchased`.
     """
 
     book: AnswerBook
@@ -117,6 +121,7 @@ class Acquired:
     pool_ids: NDArray[np.uint8]
     cached: int
     spending: Spending
+    short: str = ""
 
 
 def acquire(
@@ -130,7 +135,10 @@ def acquire(
     asked: Questions | None = None,
     within: NDArray[np.int64] | None = None,
 ) -> Acquired:
-    """Buy what the run needs, and nothing that the ledger holds.
+    """Buy what the run needs, and nothing that the ledger holds; then training may begin.
+
+    From then on nothing more is bought in this folder, also where the pool ended early: a resumed
+    run must learn from the same rows as the one that was stopped.
 
     Args:
         config, splits, teacher, ledger, folder: Of the run.
@@ -146,6 +154,8 @@ def acquire(
     bought = buy_answers(
         config, splits, teacher, ledger, folder, run_id, asked=asked, within=within
     )
+    if config.teacher.kind != HUMAN:
+        end_pool(folder, bought)
     book, asked, spending = bought.book, bought.asked, bought.spending
     validation_rows, rows = bought.validation_rows, bought.pool_rows
     if spending.unknown:
@@ -174,6 +184,7 @@ def acquire(
         # Not what was found in the ledger: a resumed run finds there what it has paid for itself.
         cached=max(0, used - spending.answered),
         spending=spending,
+        short=bought.short,
     )
 
 
@@ -232,6 +243,7 @@ def buy_answers(
         pool_rows=rows,
         tallies=tuple(tallies),
         spending=ledger.spent(run_id),
+        short=buyer.short or read_end(folder),
     )
 
 
@@ -255,6 +267,7 @@ class _Buyer:
         self._ledger = ledger
         self._folder = folder
         self._run = run_id
+        self.short = ""
 
     def started(self) -> bool:
         """Whether this run has spent anything before."""
@@ -268,9 +281,16 @@ class _Buyer:
         money = self._budget.money
         return f"{self._budget.queries} answers" + (f", {money}" if money else "")
 
+    def _what_ended(self) -> str:
+        """What of the budget the next question does not fit into."""
+        money = self._budget.money
+        if money is None or self.left() < 1:
+            return f"the budget of {self._budget.queries:,} answers"
+        return f"the money ({money})"
+
     def has_ended(self, split: str) -> bool:
-        """Whether all that can be bought of a split has been."""
-        return (self._folder.selections / f"{split}.bought").exists()
+        """Whether nothing more is to be bought of a split."""
+        return has_ended(self._folder, split)
 
     def buy_first(self, teacher: Teacher, validation: Dataset, ids: NDArray[np.uint8]) -> None:
         """Look at the first answers of a server before the others are paid for."""
@@ -279,12 +299,13 @@ class _Buyer:
     def buy(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> Tally:
         """Ask about rows that have no answer yet, once: what failed is not asked again.
 
-        Otherwise a resumed run would learn from other rows than the one that was stopped.
+        Otherwise a resumed run would learn from other rows than the one that was stopped. A pool
+        that the budget ended stays open, so that more money buys the rest before training begins.
         """
         if self._waits:
             return self._told_by_people(split, rows, positions)
         ended = self._folder.selections / f"{split}.bought"
-        if self.has_ended(split):
+        if ended.exists():
             return self._as_it_stands(split, rows, positions)
         began = time.perf_counter()
 
@@ -309,8 +330,15 @@ class _Buyer:
         answered = reports[0].answered
         if len(reports) > 1:
             answered = gathered(self._teacher, rows, positions).which(self._book.known)
-        if not exhausted or (split == "pool" and bool(answered.any())):
+        if not exhausted:
             write_text(ended, f"{int(answered.sum())} of {len(positions)} rows answered\n")
+        elif split == "pool" and bool(answered.any()):
+            what = "the limit of the ledger" if limited else self._what_ended()
+            self.short = (
+                f"{what} ended: {int(answered.sum()):,} of {len(positions):,} pool rows that were "
+                f"to be asked about have an answer"
+            )
+            self._folder.log("answers", self.short)
         else:
             lost = (
                 f" ({unknown} answers are unknown: their reply was lost, or a process died while "
@@ -464,6 +492,25 @@ class _Progress:
         self._due = time.monotonic() + (_LOOK_SECONDS if self._note else _FIRST_LOOK_SECONDS)
         if first and self._note:
             self._folder.tell(Event("answers", f"{self._split}: {self._note}"))
+
+
+def has_ended(folder: RunFolder, split: str) -> bool:
+    """Whether nothing more is to be bought of a split in this folder."""
+    return (folder.selections / f"{split}.bought").exists()
+
+
+def end_pool(folder: RunFolder, bought: Purchased) -> None:
+    """Buy nothing more for the pool in this folder; write down what ended it early."""
+    if not has_ended(folder, "pool"):
+        text = f"{len(bought.pool_rows)} rows answered\n{bought.short}\n"
+        write_text(folder.selections / "pool.bought", text)
+
+
+def read_end(folder: RunFolder) -> str:
+    """What ended the pool early; empty where nothing did, or more may be bought."""
+    path = folder.selections / "pool.bought"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return lines[1] if len(lines) > 1 else ""
 
 
 def read_selection(folder: RunFolder) -> NDArray[np.int64] | None:

@@ -235,6 +235,7 @@ def _cost(config: DistillConfig, acquired: Acquired, folder: RunFolder) -> Cost:
         budget_queries=config.budget,
         budget_money=round(config.money * 1e6) or None,
         minutes=folder.seconds() / 60,
+        short=acquired.short,
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
     )
 

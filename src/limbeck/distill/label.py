@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from limbeck.data import Splits
-from limbeck.distill.acquire import Purchased, Tally, buy_answers
+from limbeck.distill.acquire import Purchased, Tally, buy_answers, has_ended
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import LABEL_FILE, START, Listener, RunFolder, ignore
 from limbeck.distill.questions import check_budget, content_questions
@@ -35,6 +35,8 @@ class Labelling:
         pool_answers: Pool rows that have an answer.
         out, ledger: Folder of the run, and where the answers are.
         answers: Parquet file of the pool's answers, where one was asked for.
+        short: What ended before all chosen pool rows were asked about, in words; else empty.
+        open: Whether the same command would buy the rest if it had more to spend.
     """
 
     tallies: tuple[Tally, ...]
@@ -43,6 +45,8 @@ class Labelling:
     out: Path
     ledger: Path
     answers: Path | None
+    short: str = ""
+    open: bool = False
 
     @property
     def rate(self) -> float:
@@ -57,6 +61,7 @@ class Labelling:
         return {
             "splits": [asdict(tally) for tally in self.tallies],
             "pool_answers": self.pool_answers,
+            "short": self.short,
             "answers_a_second": self.rate,
             "spent": {
                 "answered": spent.answered,
@@ -89,6 +94,8 @@ class Labelling:
             else "rate      none asked",
             f"ledger    {self.ledger}",
             *([] if self.answers is None else [f"answers   {self.answers}"]),
+            *([f"short     {self.short}"] if self.short else []),
+            *(["more      raise what ended and run the same command again"] if self.open else []),
             f"next      limbeck distill {self.out / LABEL_FILE}",
         ]
         return "\n".join(lines)
@@ -138,6 +145,8 @@ def label(
         out=config.out,
         ledger=config.ledger,
         answers=answers,
+        short=bought.short,
+        open=bool(bought.short) and not has_ended(folder, "pool"),
     )
 
 

@@ -59,7 +59,9 @@ class Outcome:
             )
         if self.record.decision is not None:
             lines += ["", _decided(self.record.decision)]
-        lines += ["", f"student  {self.student}", f"report   {self.report}"]
+        cost = self.record.cost
+        lines += [""] if cost is None or not cost.short else ["", f"answers  {cost.short}"]
+        lines += [f"student  {self.student}", f"report   {self.report}"]
         lines.append(f"next     limbeck predict {self.student} YOUR_FILE.csv")
         return "\n".join(lines)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from limbeck.answers import Answers
 from limbeck.data import Dataset, Splits
-from limbeck.data.ids import GatheredIds
+from limbeck.data.ids import GatheredIds, contains
 from limbeck.distill.config import DistillConfig
 from limbeck.engines.questions import gathered
 from limbeck.errors import ConfigError
@@ -30,14 +30,21 @@ class AnswerBook:
         ledger: Where they are.
         fingerprint: The teacher's.
         members: The teachers of an ensemble, whose answers are averaged when they are read.
+        run: Whose failures are not asked about again; empty: nobody's.
     """
 
     def __init__(
-        self, ledger: Ledger, fingerprint: str, *, members: "Members | None" = None
+        self,
+        ledger: Ledger,
+        fingerprint: str,
+        *,
+        members: "Members | None" = None,
+        run: str = "",
     ) -> None:
         self._ledger = ledger
         self._fingerprint = fingerprint
         self._members = members
+        self._run = run
 
     def known(self, ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which questions have an answer, in an ensemble one of every teacher."""
@@ -45,6 +52,14 @@ class AnswerBook:
         for fingerprint, own in self._asked(ids):
             complete &= self._ledger.known(fingerprint, own)
         return complete
+
+    def settled(self, ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which questions one teacher is not asked: answered, or paid for in vain by the run."""
+        known = self._ledger.known(self._fingerprint, ids)
+        if not self._run:
+            return known
+        unreadable = self._ledger.unreadable(self._run, self._fingerprint)
+        return known | contains(unreadable, ids) if len(unreadable) else known
 
     def costs(self, ids: GatheredIds, places: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Answers that are to be bought for the questions at some places.
@@ -91,7 +106,7 @@ class AnswerBook:
         """The book of one teacher of an ensemble, counted from 0; itself where there is none."""
         if self._members is None:
             return self
-        return AnswerBook(self._ledger, self._members.fingerprints[number])
+        return AnswerBook(self._ledger, self._members.fingerprints[number], run=self._run)
 
     def batches(self, ids: NDArray[np.uint8]) -> Iterable[Answers]:
         """All answers, a few thousand at a time; they can be read again from the beginning."""
@@ -131,19 +146,39 @@ class Questions:
     def to_buy(
         self, book: AnswerBook | None, split: str, rows: NDArray[np.int64] | None = None
     ) -> tuple[int, ...]:
-        """Distinct questions of a split without an answer, for each teacher that is asked.
+        """Distinct questions of a split to be asked, for each teacher that is asked.
+
+        Those without an answer, but for what the run of `book` has paid for in vain.
 
         Args:
             book: Tells which have one; None: none has.
             split: Its name.
             rows: Rows of the split. Default: all.
         """
+        return self._count(book, split, rows, again=False)
+
+    def unanswered(
+        self, book: AnswerBook | None, split: str, rows: NDArray[np.int64] | None = None
+    ) -> int:
+        """Distinct questions of a split without an answer, of all teachers that are asked."""
+        return sum(self._count(book, split, rows, again=True))
+
+    def _count(
+        self,
+        book: AnswerBook | None,
+        split: str,
+        rows: NDArray[np.int64] | None,
+        *,
+        again: bool,
+    ) -> tuple[int, ...]:
         counts = []
-        for member, own in enumerate(self.members or (self,)):
+        for number, own in enumerate(self.members or (self,)):
             ids = GatheredIds(getattr(own, split), rows)
-            leads = ids.leads()
-            missing = leads if book is None else ids.without(leads, book.member(member).known)
-            counts.append(int(missing.sum()))
+            left = ids.leads()
+            if book is not None:
+                member = book.member(number)
+                left = ids.without(left, member.known if again else member.settled)
+            counts.append(int(left.sum()))
         return tuple(counts)
 
 
@@ -189,16 +224,17 @@ class Members:
         return [(one, own[places]) for one, own in zip(self.fingerprints, self.ids, strict=True)]
 
 
-def open_book(ledger: Ledger, teacher: Teacher, *asked: Questions) -> AnswerBook:
+def open_book(ledger: Ledger, teacher: Teacher, *asked: Questions, run: str = "") -> AnswerBook:
     """Open a teacher's answers.
 
     Args:
         ledger: Where they are.
         teacher: Whose.
         asked: What runs ask: for an ensemble only their questions can be looked up.
+        run: Whose failures are not asked about again; empty: nobody's.
     """
     members = Members.of(teacher, asked) if isinstance(teacher, MeanTeacher) else None
-    return AnswerBook(ledger, teacher.fingerprint, members=members)
+    return AnswerBook(ledger, teacher.fingerprint, members=members, run=run)
 
 
 def questions(splits: Splits, teacher: Teacher) -> Questions:

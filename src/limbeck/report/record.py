@@ -64,6 +64,7 @@ class Cost:
         budget_money: Millionths of the currency, or None for no limit.
         minutes: Wall-clock minutes of the whole run.
         peak_memory_bytes: Most memory that the process held.
+        short: What ended before all chosen pool rows were asked about; empty where nothing did.
     """
 
     bought: int
@@ -76,6 +77,7 @@ class Cost:
     budget_money: int | None
     minutes: float
     peak_memory_bytes: int | None = None
+    short: str = ""
 
 
 @dataclass(frozen=True, slots=True)
