@@ -289,6 +289,27 @@ def test_lost_replies_are_told_of(tmp_path):
     assert "1 unknown (perhaps billed)" in done.text()
 
 
+def test_a_budget_that_lost_replies_have_used_up_is_told_of_and_can_be_raised(tmp_path):
+    def lose(request):
+        if request.time == 0 and "pool 7" in request.text:
+            raise Reset
+
+    with ModelServer(lose) as server:
+        file = make(tmp_path, server.url)
+        first = label(load_config(file))
+        assert first.short == (
+            "the budget of 130 answers ended: 49 of 50 pool rows that were to be asked about have "
+            "an answer"
+        )
+        assert first.open
+        plan = make_plan(load_config(file), trains=False)
+        assert (plan.pool, plan.price.micros) == (0, 0)
+        assert "leaves 0 for the pool; raise it to buy the other 1" in plan.text()
+        assert make_plan(load_config(file, ["--budget", "131"]), trains=False).pool == 1
+        done = label(load_config(file, ["--budget", "131"]))
+    assert (done.pool_answers, done.short, done.open) == (50, "", False)
+
+
 def test_the_early_look_hardly_ever_stops_a_good_teacher_and_finds_a_bad_one_out():
     """By the binomial distribution: each number of right answers, weighed with its probability."""
     for classes in (2, 3, 5, 10, 26):

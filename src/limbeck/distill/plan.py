@@ -318,6 +318,7 @@ def _count(
     # Each purchase ends once; what has failed then is not asked about again.
     before = [none if has_ended(folder, one) else asked.to_buy(book, one) for one in names]
     rows = read_selection(folder)
+    chosen = rows is not None
     pool_ids = GatheredIds(asked.pool, rows)
     distinct_rows = count_distinct(pool_ids)
     missing = asked.unanswered(book, "pool", rows)
@@ -343,6 +344,12 @@ def _count(
             f"the purchase of the pool has ended without {missing:,} of its "
             f"{len(wanted) * distinct_rows:,} answers, and nothing more is bought in this folder; "
             f"another --out buys them"
+        )
+    elif chosen and pool < sum(wanted):
+        # Failures and lost replies have taken places that these rows were drawn for.
+        ends = (
+            f"the budget of {config.budget:,} answers leaves {pool:,} for the pool; raise it to "
+            f"buy the other {sum(wanted) - pool:,}"
         )
     return _Purchase(
         validation=sum(before[0]),
