@@ -530,6 +530,129 @@ def test_votes_one_a_request_lose_only_the_vote_that_is_lost(ledger):
     assert (report.spent.answered, report.spent.unknown) == (2, 1)
 
 
+ONE_A_REQUEST = {"probabilities": "votes", "votes": 5, "votes_a_request": 1}
+
+
+def bill_of(requests):
+    usage = [completion(request)["usage"] for request in requests]
+    return sum(one["prompt_tokens"] + 2 * one["completion_tokens"] for one in usage)
+
+
+def attempts_of(tmp_path):
+    """State, price, worst price, raw reply and failure of the attempts, in order."""
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+        return connection.execute(
+            "SELECT state, price, worst, raw, failure FROM attempts ORDER BY reservation"
+        ).fetchall()
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_votes_that_came_before_the_last_try_was_lost_are_kept_with_their_price(
+    ledger, tmp_path, retries
+):
+    def lose(request):
+        if request.time >= 3:
+            raise Reset
+
+    with ModelServer(lose) as server:
+        teacher = teacher_at(server.url, retries=retries, **ONE_A_REQUEST)
+        report = buy(ledger, teacher, TEXTS[:1])
+    assert len(server.requests) == 3 + 1 + retries
+    assert (report.bought, report.failed) == (0, 1)
+    assert (report.spent.failed, report.spent.unknown) == (1, retries)
+    *held, (state, price, worst, raw, failure) = attempts_of(tmp_path)
+    assert [one[0] for one in held] == ["unknown"] * retries
+    assert state == "failed"
+    paid = [json.loads(line)["id"] for line in raw.split(b"\n")]
+    assert paid == [completion(request)["id"] for request in server.requests[:3]]
+    assert report.failures == (failure,)
+    assert "3 of the question's replies had come; they are kept" in failure
+    # The replies count in the first place that was taken for the question, and only there.
+    one_request = worst // 5
+    assert price == one_request + (0 if retries else bill_of(server.requests[:3]))
+    assert bill_of(server.requests) <= report.spent.money.micros == price + retries * worst
+
+
+def test_votes_that_came_in_an_earlier_place_are_not_paid_for_again(ledger, tmp_path):
+    def lose(request):
+        if request.time == 3:
+            raise Reset
+
+    with ModelServer(lose) as server:
+        report = buy(ledger, teacher_at(server.url, **ONE_A_REQUEST), TEXTS[:1])
+    assert report.answered.all()
+    (first, _, worst, *_), (second, price, *_) = attempts_of(tmp_path)
+    assert (first, second) == ("unknown", "settled")
+    assert price == bill_of(server.requests[4:])
+    assert len(server.requests) == 6
+    assert report.spent.money.micros == worst + price
+
+
+def test_a_lost_request_whose_price_nobody_knows_holds_the_whole_place(ledger, tmp_path):
+    def lose(request):
+        if request.time == 3:
+            raise Reset
+
+    with ModelServer(lose) as server:
+        teacher = teacher_at(server.url, retries=0, **ONE_A_REQUEST)
+        teacher.most = lambda row, before: None
+        buy(ledger, teacher, TEXTS[:1])
+    ((state, price, worst, *_),) = attempts_of(tmp_path)
+    assert (state, price) == ("failed", worst)
+
+
+def test_replies_that_cost_all_that_is_held_leave_no_more_for_a_lost_request(ledger, tmp_path):
+    """A server that bills each reply too dear does not make the lost one pass the reservation."""
+
+    def dear(request):
+        if request.time == 3:
+            raise Reset
+        return completion(request, usage={"prompt_tokens": prompt, "completion_tokens": 1})
+
+    with ModelServer() as server:
+        teacher = teacher_at(server.url, retries=0, **ONE_A_REQUEST)
+        data, rows = rows_of(TEXTS[:1])
+        prompt = int(teacher.quote_each(data.take(rows))[0]) // 3 - 3
+        server.behave = dear
+        report = buy(ledger, teacher, TEXTS[:1])
+    ((state, price, worst, *_),) = attempts_of(tmp_path)
+    assert (state, price) == ("failed", worst)
+    assert report.spent.money.micros == worst
+
+
+def test_a_question_that_is_stopped_between_its_votes_is_asked_again_by_its_run(ledger):
+    """What it has cost stays held at its most; it is no failure, which is not asked again."""
+
+    def deny(request):
+        return error(401) if request.time == 2 and len(server.requests) == 3 else None
+
+    with ModelServer(deny) as server:
+        teacher = teacher_at(server.url, **ONE_A_REQUEST)
+        refused("401", ledger, teacher, TEXTS[:1])
+        spent = ledger.spent("run")
+        assert (spent.failed, spent.unknown) == (0, 1)
+        assert bill_of(server.requests[:2]) <= spent.money.micros
+        report = buy(ledger, teacher, TEXTS[:1])
+    assert report.answered.all()
+    assert len(server.requests) == 3 + 5
+
+
+def test_questions_that_lose_their_last_vote_again_and_again_end_the_run(ledger):
+    def lose(request):
+        if request.time >= 1:
+            raise Reset
+
+    with ModelServer(lose) as server:
+        refused("in a row got no reply.*1 of the question", ledger,
+                teacher_at(server.url, retries=0, **ONE_A_REQUEST))  # fmt: skip
+    spent = ledger.spent("run")
+    assert spent.failed >= 8
+    assert spent.unknown == 0
+    assert bill_of(server.requests) <= spent.money.micros
+
+
 def test_votes_paid_for_before_a_refusal_are_settled_and_kept(ledger):
     def refuse(request):
         return error(400, "no more") if request.text == "text 0" and request.time == 2 else None

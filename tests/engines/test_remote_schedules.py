@@ -39,6 +39,9 @@ class Scripted:
     waits: list[int]
     limits: Limits
     denied_at: int = -1
+    votes: int = 1
+    tells_most: bool = True
+    """Whether it knows what a lost request may have cost."""
     fingerprint: str = "scripted"
     classes: tuple[str, ...] = SCHEMA.classes
     columns: tuple[str, ...] = ("x",)
@@ -53,10 +56,10 @@ class Scripted:
     most_in_flight: int = 0
 
     def quote(self, rows):
-        return Money(WORST * rows.num_rows)
+        return Money(WORST * self.votes * rows.num_rows)
 
     def quote_each(self, rows):
-        return np.full(rows.num_rows, WORST, np.int64)
+        return np.full(rows.num_rows, WORST * self.votes, np.int64)
 
     def tokens_each(self, rows):
         return np.full(rows.num_rows, 5, np.int64)
@@ -88,16 +91,20 @@ class Scripted:
         price = 1 + number % WORST
         self.billed += price
         if end == "lost":
-            raise Lost("reset")
+            raise Lost("reset", most=WORST if self.tells_most else None)
         raw = str(number) if end == "reply" else "?"
-        return Reply(raw.encode(), price, 3, None, complete=True)
+        return Reply(raw.encode(), price, 3, None, complete=len(before) + 1 == self.votes)
 
     def ask(self, ids, rows):
         raise NotImplementedError
 
     def parse(self, replies):
-        ok = np.array([raw is not None and raw != b"?" for raw in replies.raw], bool)
-        numbers = [int(raw) for raw, good in zip(replies.raw, ok, strict=True) if good]
+        lines = [b"" if raw is None else raw for raw in replies.raw]
+        ok = np.array(
+            [line.count(b"\n") + 1 == self.votes and line and b"?" not in line for line in lines],
+            bool,
+        )
+        numbers = [int(line.split(b"\n")[0]) for line, good in zip(lines, ok, strict=True) if good]
         probs = torch.tensor([[1.0 - n % 2, float(n % 2)] for n in numbers]).reshape(-1, 2)
         return Answers(replies.ids[ok], probs), ok
 
@@ -115,6 +122,8 @@ def teachers(draw):
         waits=draw(st.lists(st.integers(0, 6), min_size=1, max_size=8)),
         limits=limits,
         denied_at=draw(st.integers(-1, 10)),
+        votes=draw(st.integers(1, 3)),
+        tells_most=draw(st.booleans()),
     )
 
 
@@ -123,7 +132,7 @@ def teachers(draw):
 @given(
     teacher=teachers(),
     queries=st.integers(0, 20),
-    money=st.integers(0, 150),
+    money=st.integers(0, 300),
     stop_at=st.none() | st.integers(0, 12),
     interrupt_at=st.none() | st.integers(1, 8),
 )

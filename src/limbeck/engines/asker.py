@@ -34,7 +34,8 @@ class Question:
         tokens: The most tokens that one request of it can use.
         reservation: Its place in the budget.
         replies: What came back so far, oldest first.
-        price: What that cost.
+        earlier: How many of them came back in earlier places, which account for them.
+        price: What the others cost.
         version: What the server called itself.
         tries: Tries that got no reply.
         replies_before: Replies that anybody had got when this question was last refused.
@@ -48,12 +49,18 @@ class Question:
     tokens: int
     reservation: Reservation | None = None
     replies: list[bytes] = field(default_factory=list)
+    earlier: int = 0
     price: int = 0
     version: str | None = None
     tries: int = 0
     replies_before: int = 0
     wait_seconds: float = 0.0
     sent: bool = False
+
+    def enter(self, reservation: Reservation) -> None:
+        """Take a place in the budget. What came back before is not accounted for in it again."""
+        self.reservation = reservation
+        self.earlier, self.price = len(self.replies), 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,11 +73,25 @@ class Outcome:
             been billed; it may be asked again in a new place of the budget. returned: it was not
             sent. denied: nobody will get a reply. broken: the teacher has a bug.
         message: Why, in a few words.
+        most: What a lost request may have cost, or None where it is not known.
     """
 
     question: Question
     end: Literal["replied", "failed", "lost", "returned", "denied", "broken"]
     message: str = ""
+    most: int | None = None
+
+    @property
+    def price(self) -> int:
+        """What the replies cost, and a lost request at its most, in millionths of the currency.
+
+        Never more than the place holds, unless the replies alone cost more.
+        """
+        question = self.question
+        if self.end != "lost":
+            return question.price
+        most = question.worst if self.most is None else self.most
+        return max(question.price, min(question.price + most, question.worst))
 
 
 class Asker:
@@ -227,10 +248,11 @@ class Asker:
             except Lost as loss:
                 question.tries += 1
                 question.wait_seconds = self._backoff.seconds(question.tries)
-                return Outcome(question, "lost", str(loss))
+                return Outcome(question, "lost", str(loss), loss.most)
             except Rejected as rejection:
                 return Outcome(question, "failed", str(rejection))
             except Denied as denial:
+                question.sent = False
                 return Outcome(question, "denied", str(denial))
             question.sent = False
             self._gate.leave(taken, question.tokens, reply.tokens)

@@ -179,7 +179,7 @@ class AsyncBuyer:
         self.again.extendleft(reversed(wanted[last + 1 :]))
         for question, has in zip(wanted[: last + 1], has_place, strict=False):
             if has:
-                question.reservation = reservation
+                question.enter(reservation)
                 self.granted.append(question)
             else:
                 self.elsewhere.append(question)
@@ -205,16 +205,18 @@ class AsyncBuyer:
         returned: list[Outcome] = []
         for outcome in group:
             question = outcome.question
-            if outcome.end == "lost" or (outcome.end == "broken" and question.sent):
+            if outcome.end in ("replied", "failed") or self._given_up(outcome):
+                told.append(outcome)
+            # A question that is stopped half way is not a failure, which its run would not ask
+            # about again.
+            elif outcome.end == "lost" or question.sent or len(question.replies) > question.earlier:
                 lost.append(outcome)
-            elif outcome.end in ("replied", "failed") or question.replies:
-                told.append(outcome)  # replies are written down, whatever came after them
             else:
                 returned.append(outcome)
         problem = self._write(reservation, told) if told else ""
         if lost:
             self.ledger.release(reservation, unknown=True, ids=_ids(_questions(lost)))
-            problem = self._ask_again(lost) or problem
+            problem = self._ask_again([one for one in lost if one.end == "lost"]) or problem
         if returned:
             self.ledger.release(reservation, unknown=False, ids=_ids(_questions(returned)))
         for outcome in group:
@@ -224,13 +226,19 @@ class AsyncBuyer:
                 problem = self.watch.broken(outcome.message)
         return problem
 
+    def _given_up(self, outcome: Outcome) -> bool:
+        """Whether a question has lost its last try, and has replies that were paid for."""
+        question = outcome.question
+        spent = question.tries > self.teacher.limits.retries
+        return outcome.end == "lost" and spent and bool(question.replies)
+
     def _write(self, reservation: Reservation, told: Sequence[Outcome]) -> str:
         """Record replies and failures; why the purchase must end, or an empty string."""
         questions = _questions(told)
         replies = Replies(
             _ids(questions),
             [b"\n".join(one.replies) if one.replies else None for one in questions],
-            np.array([one.price for one in questions], np.int64),
+            np.array([outcome.price for outcome in told], np.int64),
             [None if outcome.end == "replied" else outcome.message for outcome in told],
             [one.version for one in questions],
         )
@@ -248,11 +256,11 @@ class AsyncBuyer:
         self.ledger.record(reservation, replies, answers, self.teacher.keep_raw)
         self.bought += len(answers)
         self.failed += len(told) - len(answers)
-        for question, why in zip(questions, failure, strict=True):
+        for outcome, why in zip(told, failure, strict=True):
             self._note(why)
             seen = (
-                self.watch.reply(question, why)
-                if question.replies
+                self.watch.reply(outcome.question, why)
+                if outcome.question.replies and outcome.end != "lost"
                 else self.watch.no_reply(why or "")
             )
             problem = problem or seen
@@ -260,6 +268,12 @@ class AsyncBuyer:
 
     def _why(self, outcome: Outcome, raw: bytes | None, problem: str) -> str:
         """Why a question has no answer."""
+        if outcome.end == "lost":
+            came = len(outcome.question.replies)
+            return (
+                f"{outcome.message}, when {came} of the question's replies had come; they are "
+                f"kept, and the lost request is priced at the most it can cost"
+            )
         if outcome.end != "replied" or raw is None:
             return outcome.message or "there was no reply"
         return problem or self.teacher.explain(outcome.question.key, raw)
@@ -269,7 +283,7 @@ class AsyncBuyer:
         problem = ""
         for outcome in lost:
             question = outcome.question
-            if outcome.end == "lost" and question.tries <= self.teacher.limits.retries:
+            if question.tries <= self.teacher.limits.retries:
                 self.again.append(question)
             else:
                 self.failed += 1

@@ -188,8 +188,19 @@ class EndpointTeacher:
     ) -> dict[str, object]:
         """The next request of a question, as the body of its POST."""
         body = self._body() | {"messages": self._prompt.messages(question, row)}
-        wanted = min(self._votes - sum(map(count_choices, before)), self._in_one)
+        wanted = self._wanted(before)
         return body if wanted <= 1 else body | {"n": wanted}
+
+    def most(self, row: Mapping[str, object], before: Sequence[bytes]) -> int:
+        """The most that the next request of a question can cost, in millionths of the currency."""
+        messages = self._prompt.messages(b"", row)
+        prompt = most_prompt_tokens(messages, self._config.prompt_overhead)
+        reply = self._wanted(before) * self._max_tokens
+        return self._price.of(prompt, reply) + (0 if before else self._price.answer)
+
+    def _wanted(self, before: Sequence[bytes]) -> int:
+        """Choices that the next request asks for, at least one."""
+        return max(1, min(self._votes - sum(map(count_choices, before)), self._in_one))
 
     def settle(
         self, line: bytes, row: Mapping[str, object], before: Sequence[bytes]
@@ -322,7 +333,11 @@ class _Connection:
         Raises:
             Refused, Lost, Rejected, Denied: there is no reply.
         """
-        line = await self._client.post(self._teacher.next_request(question, row, before))
+        body = self._teacher.next_request(question, row, before)
+        try:
+            line = await self._client.post(body)
+        except Lost as loss:
+            raise Lost(str(loss), most=self._teacher.most(row, before)) from None
         return Reply(line, *self._teacher.settle(line, row, before))
 
 

@@ -41,7 +41,17 @@ class Refused(Exception):
 
 
 class Lost(Exception):
-    """No reply came, but the request may have been billed."""
+    """No reply came, but the request may have been billed.
+
+    Args:
+        message: What happened, in a few words.
+        most: The most that this request can have cost, in millionths of the currency, or None where
+            it is not known: then it counts as all that the question may cost.
+    """
+
+    def __init__(self, message: str, *, most: int | None = None) -> None:
+        super().__init__(message)
+        self.most = most
 
 
 class Rejected(Exception):
