@@ -141,7 +141,7 @@ def test_the_run_file_with_answers_in_a_table_runs(tmp_path: Path) -> None:
 def test_a_model_api_teaches_a_student_within_a_budget_in_money(tmp_path: Path) -> None:
     pytest.importorskip("openai", reason="needs the extra llm")
     said = run("-W", "error", EXAMPLES / "endpoint/run_endpoint.py", tmp_path)
-    assert "price     at most 0.05 USD" in said
+    assert "price     at most 0.050 USD" in said
     assert "pool: 850 answers bought" in said
     assert "pos  A moving script" in said
     spent = json.loads((tmp_path / "runs/distill/metrics.json").read_text())["cost"]
