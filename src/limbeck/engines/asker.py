@@ -38,7 +38,9 @@ class Question:
         price: What the others cost.
         version: What the server called itself.
         tries: Tries that got no reply.
-        replies_before: Replies that anybody had got when this question was last refused.
+        refusal: Of a busy server, not yet counted.
+        refusals: Refusals of a busy server in a row, in which nobody got a reply.
+        replies_before: Replies that anybody had got when they were last counted, or at first.
         wait_seconds: How long to wait before the next try.
         sent: Whether a request is on its way.
     """
@@ -53,7 +55,9 @@ class Question:
     price: int = 0
     version: str | None = None
     tries: int = 0
-    replies_before: int = 0
+    refusal: Refused | None = None
+    refusals: int = 0
+    replies_before: int | None = None
     wait_seconds: float = 0.0
     sent: bool = False
 
@@ -235,6 +239,9 @@ class Asker:
             await self._sleep(question.wait_seconds)
         while True:
             taken = await self._gate.enter(question.tokens)
+            if (spent := self._count_refusal(question)) is not None:
+                self._gate.leave(taken, question.tokens, None)
+                return Outcome(question, "failed", str(spent))
             question.sent = True
             try:
                 reply = await self._connection.send(question.key, question.row, question.replies)
@@ -263,24 +270,38 @@ class Asker:
             if reply.complete:
                 return Outcome(question, "replied")
 
-    async def _wait_again(self, question: Question, refusal: Refused) -> Outcome | None:
-        """Wait before the next try of a question that was refused; an outcome: there is none.
+    def _count_refusal(self, question: Question) -> Refused | None:
+        """Count a busy server's refusal as a try; gives it when there is none left.
 
-        A server that is busy but answers others will come to this question too: only refusals
-        with no reply to anybody since the last one count as tries.
+        A server that is busy but answers others will come to this question too, so a reply to
+        anybody starts the count anew. Whether there was one is known after the wait: the reply to
+        a request that was sent together with the refused one may come later than the refusal.
         """
-        if not refusal.busy or question.replies_before == self._replies or question.tries == 0:
-            question.tries += 1
+        refusal, question.refusal = question.refusal, None
+        if question.replies_before != self._replies:
+            question.refusals = 0
+        elif refusal is not None:
+            question.refusals += 1
         question.replies_before = self._replies
-        if question.tries > self._retries:
-            return Outcome(question, "failed", str(refusal))
+        return refusal if question.tries + question.refusals > self._retries else None
+
+    async def _wait_again(self, question: Question, refusal: Refused) -> Outcome | None:
+        """Wait before the next try of a question that was refused; an outcome: there is none."""
+        if refusal.busy:
+            question.refusal = refusal  # counted after the wait, by `_count_refusal`
+        else:
+            question.tries += 1
+            if question.tries > self._retries:
+                return Outcome(question, "failed", str(refusal))
         if refusal.retry_after is not None and refusal.retry_after > PATIENCE_SECONDS:
             return Outcome(
                 question,
                 "denied",
                 f"{refusal} (it asks to wait {refusal.retry_after / 60:,.0f} minutes)",
             )
-        seconds = self._backoff.seconds(question.tries, refusal.retry_after)
+        seconds = self._backoff.seconds(
+            max(1, question.tries + question.refusals), refusal.retry_after
+        )
         if refusal.busy:
             self._gate.pause(seconds)
         else:
