@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from limbeck.distill.acquire import read_selection
 from limbeck.distill.compare import compare
 from limbeck.distill.compare_config import CompareConfig
 from limbeck.distill.compare_plan import make_compare_plan
@@ -14,6 +13,7 @@ from limbeck.distill.config import load_config
 from limbeck.distill.folder import RunFolder, to_toml
 from limbeck.distill.label import label
 from limbeck.distill.plan import make_plan
+from limbeck.distill.pool_choice import read_selection
 from limbeck.distill.run import distill, run_id
 from limbeck.errors import ConfigError, TeacherError
 from limbeck.ledger import SqliteLedger

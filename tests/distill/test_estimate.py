@@ -161,8 +161,8 @@ def test_a_plan_says_what_the_first_answers_lead_to_expect(tmp_path):
 def test_the_rest_is_estimated_while_answers_come_in(tmp_path, monkeypatch):
     material = make(tmp_path, pool=900, budget=900)
     heard = []
-    monkeypatch.setattr("limbeck.distill.acquire._LOOK_SECONDS", 0.0)
-    monkeypatch.setattr("limbeck.distill.acquire._FIRST_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("limbeck.distill.buying._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("limbeck.distill.buying._FIRST_LOOK_SECONDS", 0.0)
     label(load_config(material.run_file, PRICED), heard.append)
     lines = [event.message for event in heard if event.message.startswith("pool: the other")]
     assert len(lines) == 1  # later ones stand beside the bar

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from limbeck.cli import run as command
-from limbeck.distill import people
+from limbeck.distill import desk
 from limbeck.distill.config import load_config
 from limbeck.distill.folder import RunFolder
 from limbeck.distill.people import ask, tell, withdraw
@@ -490,7 +490,7 @@ def test_a_kill_between_reservation_and_file_loses_nothing(config, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(people, "write_sheet", die)
+        patch.setattr(desk, "write_sheet", die)
         with pytest.raises(KeyboardInterrupt):
             ask(config, rows=5)
     assert spent(config).reserved == 5

@@ -10,13 +10,13 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from limbeck.distill.acquire import read_selection
 from limbeck.distill.compare_config import CompareConfig
 from limbeck.distill.compare_plan import ComparePlan, make_compare_plan
 from limbeck.distill.compare_seeds import Failure, run_seeds
 from limbeck.distill.compare_summary import CROSS_VALIDATED, differing_teachers, summarise
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import WARNING, Event, Listener, RunFolder, ignore, to_toml
+from limbeck.distill.pool_choice import read_selection
 from limbeck.errors import BudgetError, ConfigError, LimbeckError
 from limbeck.report.compare_page import as_markdown, render_comparison
 from limbeck.report.comparison import Comparison

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from limbeck.data import Splits, distinct
-from limbeck.distill.acquire import draw_as_if_new, read_selection
 from limbeck.distill.compare_config import CompareConfig
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.encoding import check_student, student_kind
 from limbeck.distill.estimate import Estimate, span
 from limbeck.distill.folder import RUN_FILE, Listener, RunFolder, ignore
-from limbeck.distill.plan import training_seconds, worst_price
+from limbeck.distill.plan import training_seconds
+from limbeck.distill.pool_choice import draw_as_if_new, read_selection
 from limbeck.distill.questions import Questions, check_budget, open_book
 from limbeck.distill.recipes import check_objectives, expand
 from limbeck.distill.run import (
@@ -30,6 +30,7 @@ from limbeck.distill.run import (
     teacher_if_ready,
 )
 from limbeck.distill.teacher import check_engine
+from limbeck.distill.to_buy import worst_price
 from limbeck.errors import ConfigError
 from limbeck.ledger import SqliteLedger
 from limbeck.ledger.history import History

@@ -22,9 +22,9 @@ from types import FrameType
 
 import torch
 
-from limbeck.distill.acquire import read_selection, write_selection
 from limbeck.distill.compare_plan import SeedPlan
 from limbeck.distill.folder import WARNING, Event, Listener, RunFolder
+from limbeck.distill.pool_choice import read_selection, write_selection
 from limbeck.distill.run import distill
 from limbeck.errors import LimbeckError, StorageError
 from limbeck.storage import write_text

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from limbeck.data import Splits
-from limbeck.distill.acquire import Purchased, Tally, buy_answers, has_ended
+from limbeck.distill.acquire import Purchased, buy_answers
+from limbeck.distill.buying import Tally, has_ended
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import LABEL_FILE, START, Listener, RunFolder, ignore
 from limbeck.distill.questions import check_budget, content_questions

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from limbeck.answers import Answers
 from limbeck.data import Splits, find_source, prepare, sample_rows
-from limbeck.distill.acquire import Acquired, acquire, check_spending, rows_to_encode
+from limbeck.distill.acquire import Acquired, acquire, check_spending
 from limbeck.distill.arms import ArmTrainer, Materials, choose
 from limbeck.distill.config import DecisionConfig, DistillConfig
 from limbeck.distill.decision import check_decision
@@ -27,6 +27,7 @@ from limbeck.distill.finish import finish
 from limbeck.distill.fit import fit_teacher, is_trained
 from limbeck.distill.folder import START, Listener, RunFolder, content_hash, ignore, settings_hash
 from limbeck.distill.outcome import Outcome, read_outcome
+from limbeck.distill.pool_choice import rows_to_encode
 from limbeck.distill.questions import AnswerBook, Questions, content_questions, questions
 from limbeck.distill.recipes import check_objectives, expand, own_sources
 from limbeck.distill.teacher import asked_by, load_teacher
