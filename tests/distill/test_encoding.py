@@ -9,7 +9,7 @@ from PIL import Image
 
 from limbeck.cli import run as run_command
 from limbeck.data import pixels
-from limbeck.distill import acquire as purchases
+from limbeck.distill import buying
 from limbeck.distill.config import load_config
 from limbeck.distill.encoding import TRIED_ROWS
 from limbeck.distill.plan import make_plan
@@ -147,7 +147,7 @@ def test_an_image_that_only_the_encoder_refuses_costs_nothing(tmp_path, monkeypa
 def test_a_run_that_goes_on_encodes_nothing_again(tmp_path, monkeypatch):
     made = material.make(tmp_path)
     config = load_config(made.run_file)
-    buy = purchases._Buyer.buy
+    buy = buying.Buyer.buy
 
     def stop(self, split, rows, positions):
         buy(self, split, rows, positions)
@@ -155,7 +155,7 @@ def test_a_run_that_goes_on_encodes_nothing_again(tmp_path, monkeypatch):
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(purchases._Buyer, "buy", stop)
+        patch.setattr(buying.Buyer, "buy", stop)
         with pytest.raises(Stop):
             distill(config)
     seen = []
@@ -173,7 +173,7 @@ def test_a_raised_budget_reaches_rows_that_were_not_encoded_before(tmp_path, mon
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(purchases._Buyer, "buy", stop)
+        patch.setattr(buying.Buyer, "buy", stop)
         with pytest.raises(Stop):
             distill(config)
     buy_only(replace(config, budget=200))
@@ -187,7 +187,7 @@ def test_answers_that_another_run_buys_meanwhile_leave_the_sample_within_what_wa
     made = material.make(tmp_path, budget=75, pool=200)
     config = load_config(made.run_file)
     other = replace(config, out=tmp_path / "other", budget=250, seed=config.seed + 1)
-    buy, busy = purchases._Buyer.buy, []
+    buy, busy = buying.Buyer.buy, []
 
     def meanwhile(self, split, rows, positions):
         if split == "validation" and not busy:
@@ -195,7 +195,7 @@ def test_answers_that_another_run_buys_meanwhile_leave_the_sample_within_what_wa
             buy_only(other)
         buy(self, split, rows, positions)
 
-    monkeypatch.setattr(purchases._Buyer, "buy", meanwhile)
+    monkeypatch.setattr(buying.Buyer, "buy", meanwhile)
     buy_only(config)
     chosen = pq.read_table(tmp_path / "run/selections/pool.parquet")
     encoded = pq.read_table(tmp_path / "run/selections/encoded.parquet").column("row").to_numpy()

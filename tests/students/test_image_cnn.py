@@ -17,7 +17,7 @@ from limbeck.students import (
     ImageCnnEncoder,
     build,
     default_kind,
-    image_cnn,
+    image_rows,
     large_settings,
     pad_rows,
 )
@@ -258,7 +258,7 @@ def test_many_images_are_decoded_by_workers_as_they_are_here_piece_by_piece(monk
     expected = encoder.encode(rows)
     monkeypatch.setattr(workers, "ALONE_SECONDS", 0.0)
     monkeypatch.setattr(workers, "worker_count", lambda: 2)
-    monkeypatch.setattr(image_cnn, "pieces", lambda sizes: pieces(sizes, 3_000))
+    monkeypatch.setattr(image_rows, "pieces", lambda sizes: pieces(sizes, 3_000))
     parts = list(encoder.encode_all([rows.slice(0, 9), rows.slice(9, 0), rows.slice(9)]))
     assert [len(part) for part in parts] == [9, 0, 14]
     assert np.array_equal(np.concatenate([part.values for part in parts]), expected.values)

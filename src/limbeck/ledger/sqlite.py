@@ -28,9 +28,6 @@ from limbeck.ledger.owners import ORDER
 from limbeck.storage import storage_errors
 from limbeck.teachers.base import Money, Replies
 
-_SORTED = 262_144
-"""Questions that are sorted before they are looked up: all of them would take memory."""
-
 
 class SqliteLedger:
     """Answers, reservations and what each run has spent, in one file.
@@ -113,7 +110,7 @@ class SqliteLedger:
             teacher = tables.find_teacher(connection, fingerprint)
             if teacher is None:
                 return found
-            for chunk in _in_order(ids):
+            for chunk in tables.in_order(ids):
                 keys = id_keys(ids[chunk])
                 answered = tables.answered(connection, teacher.id, keys)
                 found[chunk] = [key in answered for key in keys]
@@ -390,12 +387,3 @@ class SqliteLedger:
     def _commit(self, connection: sqlite3.Connection) -> None:
         """The one place where a change becomes real; tests put their faults here."""
         connection.execute("COMMIT")
-
-
-def _in_order(ids: NDArray[np.uint8]) -> Iterator[NDArray[np.int64]]:
-    """Places of a thousand questions after another, sorted: neighbours share pages of the index."""
-    for begin in range(0, len(ids), _SORTED):
-        block = np.ascontiguousarray(ids[begin : begin + _SORTED])
-        order = begin + np.argsort(block.view(">u8")[:, 0])
-        for start in range(0, len(order), tables.CHUNK):
-            yield order[start : start + tables.CHUNK]

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from limbeck.answers import Answers
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 CHUNK = 1024
 """Questions in one SELECT ... IN (...)."""
+_SORTED = 262_144
+"""Questions that are sorted before they are looked up: all of them would take memory."""
 
 Packed = tuple[bytes, bytes, bytes | None, bytes | None]
 """An answer as it lies in the file: question, probabilities, embedding, spread."""
@@ -186,3 +190,12 @@ def chunks(keys: Sequence[bytes]) -> Iterator[tuple[str, Sequence[bytes]]]:
     for start in range(0, len(keys), CHUNK):
         chunk = keys[start : start + CHUNK]
         yield ",".join("?" * len(chunk)), chunk
+
+
+def in_order(ids: NDArray[np.uint8]) -> Iterator[NDArray[np.int64]]:
+    """Places of a thousand questions after another, sorted: neighbours share pages of the index."""
+    for begin in range(0, len(ids), _SORTED):
+        block = np.ascontiguousarray(ids[begin : begin + _SORTED])
+        order = begin + np.argsort(block.view(">u8")[:, 0])
+        for start in range(0, len(order), CHUNK):
+            yield order[start : start + CHUNK]

@@ -15,7 +15,8 @@ from limbeck.students.huggingface import (
     HuggingfaceEncoder,
     HuggingfaceModule,
 )
-from limbeck.students.image_cnn import ImageCnnConfig, ImageCnnEncoder, ImageCnnModule
+from limbeck.students.image_cnn import ImageCnnConfig, ImageCnnModule
+from limbeck.students.image_rows import ImageCnnEncoder
 from limbeck.students.kept import Keep
 from limbeck.students.kinds import (
     STUDENTS,

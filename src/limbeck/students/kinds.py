@@ -24,7 +24,8 @@ from limbeck.students.huggingface import (
     HuggingfaceEncoder,
     HuggingfaceModule,
 )
-from limbeck.students.image_cnn import ImageCnnConfig, ImageCnnEncoder, ImageCnnModule
+from limbeck.students.image_cnn import ImageCnnConfig, ImageCnnModule
+from limbeck.students.image_rows import ImageCnnEncoder
 from limbeck.students.kept import Keep
 from limbeck.students.tabular import TabularConfig, TabularEncoder, TabularModule
 from limbeck.students.text_bag import TextBagConfig, TextBagEncoder, TextBagModule

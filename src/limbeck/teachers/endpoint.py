@@ -17,22 +17,17 @@ from numpy.typing import NDArray
 
 from limbeck.answers import Answers
 from limbeck.data.schema import Schema
-from limbeck.errors import ConfigError, TeacherError, missing_extra
+from limbeck.errors import TeacherError, missing_extra
 from limbeck.teachers.base import Money, Replies
 from limbeck.teachers.client import Client, Secret, api_key
 from limbeck.teachers.endpoint_config import EndpointConfig
+from limbeck.teachers.endpoint_prompt import check_settings, prompt_of
 from limbeck.teachers.local import fingerprint_of
 from limbeck.teachers.pricing import Price, most_prompt_tokens
 from limbeck.teachers.prompt import (
-    CLASSES,
     LETTERS,
-    SYSTEM_LETTERS,
-    SYSTEM_NAMES,
-    Prompt,
-    default_user,
-    fields_of,
 )
-from limbeck.teachers.reading import Reading, count_choices, plain, read_logprobs, read_votes
+from limbeck.teachers.reading import Reading, count_choices, read_logprobs, read_votes
 from limbeck.teachers.remote import Denied, Limits, Lost, Refused, Rejected, Reply
 
 _LINE = b"\n"
@@ -72,12 +67,12 @@ class EndpointTeacher:
             import openai  # noqa: F401  # only to see that it is there
         except ImportError as error:
             raise missing_extra("openai", "llm") from error
-        _check_settings(config, schema)
+        check_settings(config, schema)
         self._config = config
         self._price = Price(config.price_in, config.price_out, price_per_answer, currency)
         self.classes = schema.classes
         self._letters = config.probabilities == "logprobs"
-        self._prompt, self.columns = _prompt(config, schema, columns)
+        self._prompt, self.columns = prompt_of(config, schema, columns)
         self._secret = Secret(api_key(config.api_key_env))
         self._max_tokens = config.max_tokens or (
             1
@@ -339,60 +334,6 @@ class _Connection:
         except Lost as loss:
             raise Lost(str(loss), most=self._teacher.most(row, before)) from None
         return Reply(line, *self._teacher.settle(line, row, before))
-
-
-def _check_settings(config: EndpointConfig, schema: Schema) -> None:
-    for name in ("base_url", "model"):
-        if not getattr(config, name):
-            raise ConfigError(
-                f"teacher.kind='endpoint' needs teacher.endpoint.{name}; give it, beside base_url "
-                f"and model, in the table [teacher.endpoint]."
-            )
-    if config.probabilities == "logprobs" and schema.num_classes > len(LETTERS):
-        raise ConfigError(
-            f"the task has {schema.num_classes} classes but log-probabilities are read from one "
-            f"letter a class, {len(LETTERS)} at most; set teacher.endpoint.probabilities to votes."
-        )
-
-
-def _prompt(
-    config: EndpointConfig, schema: Schema, columns: Sequence[str]
-) -> tuple[Prompt, tuple[str, ...]]:
-    """Templates that fit the task, and the columns that they show."""
-    if CLASSES in schema.inputs:
-        raise ConfigError(
-            f"the column {CLASSES!r} has the name that templates use for the list of the classes; "
-            f"rename it."
-        )
-    letters = config.probabilities == "logprobs"
-    readable = [name for name in schema.inputs if name not in schema.image]
-    system = config.system or (SYSTEM_LETTERS if letters else SYSTEM_NAMES)
-    user = config.user or default_user(tuple(columns) or tuple(readable))
-    what = "teacher.endpoint."
-    shown = fields_of(system, readable, what=what + "system")
-    shown += fields_of(user, readable, what=what + "user")
-    if not shown:
-        raise ConfigError(
-            f"no template shows a column of the row, so all questions would be the same; put one "
-            f"of {readable} in braces into teacher.endpoint.user."
-        )
-    if "{classes}" not in system + user:
-        raise ConfigError(
-            "neither template lists the classes; put {classes} into teacher.endpoint.system."
-        )
-    if unknown := sorted(set(config.class_names) - set(schema.classes)):
-        raise ConfigError(
-            f"teacher.endpoint.class_names names {unknown}, which are no classes of the task, "
-            f"{list(schema.classes)}; correct them."
-        )
-    names = tuple(config.class_names.get(name, name) for name in schema.classes)
-    if "" in map(plain, names) or len({plain(name) for name in names}) < len(names):
-        raise ConfigError(
-            f"the class names {list(names)} cannot be told apart without case, quotes and full "
-            f"stops; give others as teacher.endpoint.class_names."
-        )
-    inputs = tuple(name for name in schema.inputs if name in shown)
-    return Prompt(system, user, names, letters, config.shuffle_classes, config.seed), inputs
 
 
 def _version(body: object) -> str | None:

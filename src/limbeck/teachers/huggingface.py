@@ -6,7 +6,7 @@ and pickled weights need your word. Needs the extra `text`.
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from io import BytesIO
@@ -34,6 +34,7 @@ from limbeck.students.model_folder import (
     read_tokenizer_of,
     require_transformers,
 )
+from limbeck.teachers.head import HeadInput, find_head
 from limbeck.teachers.local import LocalTeacher, Said, fingerprint_of
 
 USUAL_MAX_TOKENS = 512
@@ -112,7 +113,7 @@ class HuggingfaceTeacher(LocalTeacher):
             self._reader = _Images(folder, self.columns[0], self._model.config)
         else:
             self._reader = _Texts(folder, self.columns, self._model.config, max_tokens, self.name)
-        self._head = _Head(self._try())
+        self._head = HeadInput(self._try())
         self.fingerprint = fingerprint_of(
             "huggingface",
             *(part for file in _files_of(folder) for part in (file.name, sha256(file))),
@@ -175,68 +176,6 @@ class HuggingfaceTeacher(LocalTeacher):
                 stacklevel=3,
             )
         return head
-
-
-class _Head:
-    """Keeps what goes into the last layer, and finds the row's own part of it."""
-
-    def __init__(self, layer: nn.Linear | None) -> None:
-        self._input: Tensor | None = None
-        self._output: Tensor | None = None
-        if layer is not None:
-            layer.register_forward_pre_hook(self._before)
-            layer.register_forward_hook(self._after)
-
-    def taken(self, logits: Tensor) -> Tensor | None:
-        """The input (B, D) that gave these logits (B, C), or None."""
-        states, out = self._input, self._output
-        self._input = self._output = None
-        if states is None or out is None or states.ndim == 2:
-            return states
-        # A decoder has logits at every position and keeps those of one: the same ones.
-        place = (out - logits[:, None]).abs().amax(dim=2).argmin(dim=1)
-        return states[torch.arange(len(states), device=states.device), place]
-
-    def _before(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._input = inputs[0]
-
-    def _after(self, _layer: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> None:
-        self._output = out
-
-
-def find_head(model: nn.Module, run: Callable[[], Tensor]) -> nn.Linear | None:
-    """The linear layer whose output is the logits.
-
-    Args:
-        model: Any network; it is left as it was.
-        run: Calls the network on some rows and gives its logits, (B, C).
-
-    Returns:
-        The last such layer that is called, or None when the logits are made in another way.
-    """
-    called: list[tuple[nn.Linear, Tensor]] = []
-
-    def keep(layer: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> None:
-        assert isinstance(layer, nn.Linear)
-        called.append((layer, out))
-
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
-    hooks = [layer.register_forward_hook(keep) for layer in layers]
-    try:
-        with torch.inference_mode():
-            logits = run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return next((layer for layer, out in reversed(called) if _gives(out, logits)), None)
-
-
-def _gives(out: Tensor, logits: Tensor) -> bool:
-    if out.ndim not in (2, 3) or len(out) != len(logits) or out.shape[-1] != logits.shape[-1]:
-        return False
-    rows = out[:, None] if out.ndim == 2 else out
-    off = (rows.float() - logits[:, None].float()).abs().amax(dim=2).amin(dim=1)
-    return bool((off <= 1e-5 * (1 + logits.float().abs().amax(dim=1))).all())
 
 
 class _Texts:
