@@ -150,6 +150,25 @@ def test_the_command_ends_with_a_table_or_with_json(capsys, material):
     assert found["spent"]["answered"] == 150
 
 
+def test_files_and_a_teacher_serve_as_well_as_a_run_file(capsys, tmp_path):
+    words = [f"a {mood} film no. {i}" for i in range(90) for mood in ("good", "bad")[i % 2 :][:1]]
+    rows = [f"{text},{'pos' if 'good' in text else 'neg'},{0.9 if 'good' in text else 0.1}"
+            for text in words]  # fmt: skip
+    (tmp_path / "labelled.csv").write_text("text,label\n" + "\n".join(
+        row.rsplit(",", 1)[0] for row in rows[:60]) + "\n")  # fmt: skip
+    (tmp_path / "pool.csv").write_text("text\n" + "\n".join(words[60:]) + "\n")
+    lines = [f"{row},{1 - float(row.rsplit(',', 1)[1]):.1f}" for row in rows]
+    answers = "text,label,prob_pos,prob_neg\n" + "\n".join(lines) + "\n"
+    (tmp_path / "answers.csv").write_text(answers)
+    code, out, err = limbeck(
+        capsys, "label", "--labelled", tmp_path / "labelled.csv", "--pool", tmp_path / "pool.csv",
+        "--teacher", "table", "--teacher.path", tmp_path / "answers.csv", "--budget", "80",
+        "--out", tmp_path / "run", "--ledger", tmp_path / "ledger.sqlite", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out)["spent"]["answered"] > 30
+
+
 def test_labelling_asks_before_it_spends_money(capsys, material):
     priced = ("--teacher.price-per-answer", "10000")
     code, _, err = limbeck(capsys, "label", material.run_file, *priced)

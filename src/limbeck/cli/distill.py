@@ -1,20 +1,15 @@
 """`limbeck plan` and `limbeck distill`: the main job, before and while it runs."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from limbeck.cli.console import NO_RUN_FILE, Monitor, agree, give, say
+from limbeck.cli.console import Monitor, agree, give, say
+from limbeck.cli.options import Settings, load_run, short_options
 
 if TYPE_CHECKING:
-    from limbeck.distill.config import DistillConfig
     from limbeck.distill.outcome import Outcome
     from limbeck.distill.plan import Plan
-
-Settings = Annotated[Sequence[str], Parameter(parse=False)]
 
 
 def plan(
@@ -53,8 +48,8 @@ def plan(
     """
     from limbeck.distill.plan import make_plan
 
-    short = _short(labelled, pool, test, teacher, budget, out)
-    made = make_plan(_load(run_file, short, settings))
+    short = short_options(labelled, pool, test, teacher, budget, out)
+    made = make_plan(load_run(run_file, short, settings))
     _show_plan(made, json)
     return 0
 
@@ -105,8 +100,8 @@ def distill(
     from limbeck.distill.plan import make_plan
     from limbeck.distill.run import distill as run_distill
 
-    short = _short(labelled, pool, test, teacher, budget, out)
-    config = _load(run_file, short, settings)
+    short = short_options(labelled, pool, test, teacher, budget, out)
+    config = load_run(run_file, short, settings)
     if _is_helper():
         run_distill(config)
         return 0
@@ -130,39 +125,6 @@ plan.takes_settings = True  # type: ignore[attr-defined]  # read by the dispatch
 def _is_helper() -> bool:
     """Whether this is one of several processes of a run and another one talks to the person."""
     return int(os.environ.get("RANK", "0")) > 0
-
-
-def _short(
-    labelled: Path | None,
-    pool: Path | None,
-    test: Path | None,
-    teacher: str | None,
-    budget: int | None,
-    out: Path | None,
-) -> dict[str, str | int | Path | None]:
-    return {
-        "data.labelled": labelled,
-        "data.pool": pool,
-        "data.test": test,
-        "teacher.kind": teacher,
-        "budget": budget,
-        "out": out,
-    }
-
-
-def _load(
-    run_file: Path | None, short: dict[str, str | int | Path | None], settings: Sequence[str]
-) -> "DistillConfig":
-    from limbeck.distill.config import load_config
-
-    words = [
-        word
-        for name, value in short.items()
-        if value is not None
-        for word in (f"--{name}", str(value))
-    ]
-    file = None if run_file is None or str(run_file) == NO_RUN_FILE else run_file
-    return load_config(file, [*words, *settings])
 
 
 def _show_plan(made: "Plan", json: bool) -> None:

@@ -1,20 +1,19 @@
 """`limbeck label`: buy a teacher's answers, and train nothing."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from limbeck.cli.console import NO_RUN_FILE, Monitor, agree, give, say
-
-Settings = Annotated[Sequence[str], Parameter(parse=False)]
+from limbeck.cli.console import Monitor, agree, give, say
+from limbeck.cli.options import Settings, load_run, short_options
 
 
 def label(
     run_file: Path | None = None,
     /,
     *,
+    labelled: Path | None = None,
+    pool: Path | None = None,
+    test: Path | None = None,
+    teacher: str | None = None,
     budget: int | None = None,
     out: Path | None = None,
     answers: Path | None = None,
@@ -26,14 +25,22 @@ def label(
     """Fill the ledger with answers on validation, test and pool rows, and train nothing.
 
     The same command goes on where a stopped one was, or where the budget or the money ended (exit
-    code 3), and `limbeck distill` with the same run file
-    goes on from there without buying anything. Every setting of the run file can be given as an
+    code 3), and `limbeck distill` with the same run file goes on from there without buying
+    anything. Every setting of the run file can be given as an
     option too, such as --teacher.kind student.
 
     Parameters
     ----------
     run_file
         A TOML file with the settings; options win over it.
+    labelled
+        File of labelled rows (CSV, Parquet, JSONL, Arrow or npz).
+    pool
+        File of unlabelled rows.
+    test
+        File of labelled rows that are looked at once, at the end. Default: cut from the labelled.
+    teacher
+        Kind of teacher, such as table, callable, huggingface, endpoint or student.
     budget
         Answers that may be bought.
     out
@@ -47,16 +54,12 @@ def label(
     json
         Write the results as JSON.
     """
-    from limbeck.distill.config import load_config
     from limbeck.distill.label import label as run_label
     from limbeck.distill.plan import make_plan
     from limbeck.errors import BudgetError, ConfigError
 
-    given = {"--budget": budget, "--out": out}
-    words = [word for name, value in given.items() if value is not None
-             for word in (name, str(value))]  # fmt: skip
-    file = None if run_file is None or str(run_file) == NO_RUN_FILE else run_file
-    config = load_config(file, [*words, *settings])
+    short = short_options(labelled, pool, test, teacher, budget, out)
+    config = load_run(run_file, short, settings)
     if answers is not None and answers.suffix != ".parquet":
         raise ConfigError(f"--answers={answers}: is written as Parquet; give a file .parquet.")
     made = make_plan(config, trains=False)

@@ -154,6 +154,11 @@ def check_gains(values: Tensor) -> None:
             f"{tuple(values.shape)}."
         )
     if len(values) and not bool(((values >= 0) & (values <= 1)).all()):
+        if bool(values.isnan().any()):
+            raise ConfigError(
+                f"{int(values.isnan().sum())} of {len(values)} gains are NaN, expected numbers in "
+                f"[0, 1]; leave those rows out."
+            )
         raise ConfigError(
             f"gains must lie in [0, 1], got values from {float(values.min()):.6g} to "
             f"{float(values.max()):.6g}; limbeck.select.ranks brings any scores there."
