@@ -9,7 +9,7 @@ recorded in the next one, together with the places for the questions that follow
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from limbeck.answers import Answers
-from limbeck.data.dataset import Dataset
-from limbeck.data.ids import GatheredIds, Places
+from limbeck.data.ids import Places
 from limbeck.engines.asker import Asker, Outcome, Question
+from limbeck.engines.task import Task
 from limbeck.engines.watch import Watch
 from limbeck.errors import BudgetError, LimbeckError, LimitError, TeacherError
-from limbeck.ledger.base import Budget, Ledger, Reservation, Spending
+from limbeck.ledger.base import Reservation
 from limbeck.teachers.base import Money, Replies
 from limbeck.teachers.remote import RemoteTeacher
 
@@ -35,23 +35,13 @@ _PATIENCE_SECONDS = 600.0  # for questions that another process has in flight
 _TELL_SECONDS = 0.1
 _ABANDON_SECONDS = 5.0
 
-Progress = Callable[[int, int, Spending], None]
-
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class AsyncBuyer:
     """One purchase from a server while it runs."""
 
     teacher: RemoteTeacher
-    ledger: Ledger
-    dataset: Dataset
-    rows: NDArray[np.int64]
-    ids: GatheredIds
-    run: str
-    budget: Budget
-    on_progress: Progress | None
-    stop: Callable[[], bool] | None
-    questions: int
+    task: Task
     cached: int
     interrupt_grace_seconds: float
     bought: int = 0
@@ -75,8 +65,8 @@ class AsyncBuyer:
 
     def buy(self, missing: Places) -> None:
         """Ask about all questions that have no answer; leave nothing reserved, whatever happens."""
-        self.watch = Watch(self.ledger.versions(self.teacher.fingerprint))
-        self.currency = self.teacher.quote(self.dataset.take(self.rows[:0])).currency
+        self.watch = Watch(self.task.ledger.versions(self.teacher.fingerprint))
+        self.currency = self.teacher.quote(self.task.dataset.take(self.task.rows[:0])).currency
         with Asker(self.teacher) as asker:
             try:
                 self._tell(always=True)
@@ -91,7 +81,7 @@ class AsyncBuyer:
         patience = time.monotonic() + _PATIENCE_SECONDS
         while True:
             # One wait for the disk: what has come back, and places for what follows.
-            with self.ledger.together():
+            with self.task.ledger.together():
                 problem = self._record()
                 if not problem and not self._must_end():
                     self._reserve(fresh)
@@ -127,25 +117,25 @@ class AsyncBuyer:
             del self.in_flight[outcome.question.key]
 
     def _must_end(self) -> bool:
-        self.stopped = self.stopped or (self.stop is not None and self.stop())
+        self.stopped = self.stopped or (self.task.stop is not None and self.task.stop())
         return self.exhausted or self.stopped
 
     def _tell(self, *, always: bool = False) -> None:
         now = time.monotonic()
-        if self.on_progress is not None and (always or now - self.told_at > _TELL_SECONDS):
+        if self.task.on_progress is not None and (always or now - self.told_at > _TELL_SECONDS):
             self.told_at = now
             done = self.cached + self.bought + self.failed
-            self.on_progress(done, self.questions, self.ledger.spent(self.run))
+            self.task.on_progress(done, self.task.questions, self.task.ledger.spent(self.task.run))
 
     def _load(self, positions: Places) -> Iterator[Question]:
         """Questions at positions of `ids`, a block at a time."""
         columns = list(self.teacher.columns)
         for start in range(0, len(positions), _BLOCK):
             part = positions[start : start + _BLOCK]
-            batch = self.dataset.take(self.rows[part]).select(columns)
+            batch = self.task.dataset.take(self.task.rows[part]).select(columns)
             worst = self.teacher.quote_each(batch).tolist()
             tokens = self.teacher.tokens_each(batch).tolist()
-            keys = [bytes(key) for key in self.ids[part]]
+            keys = [bytes(key) for key in self.task.ids[part]]
             yield from map(Question, keys, batch.to_pylist(), worst, tokens)
 
     def _reserve(self, fresh: Iterator[Question]) -> None:
@@ -160,8 +150,8 @@ class AsyncBuyer:
             worst = Money(int(shares.sum()), self.currency)
             ids, teacher = _ids(wanted), self.teacher.fingerprint
             try:
-                reservation = self.ledger.reserve(
-                    self.run, teacher, ids, worst, self.budget, shares=shares
+                reservation = self.task.ledger.reserve(
+                    self.task.run, teacher, ids, worst, self.task.budget, shares=shares
                 )
             except BudgetError as error:
                 self.limited = str(error) if isinstance(error, LimitError) else ""
@@ -187,7 +177,7 @@ class AsyncBuyer:
     def _look_elsewhere(self) -> None:
         """Take the answers that another process has bought; ask for what it gave back."""
         waiting, self.elsewhere = self.elsewhere, []
-        known = self.ledger.known(self.teacher.fingerprint, _ids(waiting))
+        known = self.task.ledger.known(self.teacher.fingerprint, _ids(waiting))
         self.cached += int(known.sum())
         self.again.extend(one for one, has in zip(waiting, known, strict=True) if not has)
 
@@ -215,10 +205,10 @@ class AsyncBuyer:
                 returned.append(outcome)
         problem = self._write(reservation, told) if told else ""
         if lost:
-            self.ledger.release(reservation, unknown=True, ids=_ids(_questions(lost)))
+            self.task.ledger.release(reservation, unknown=True, ids=_ids(_questions(lost)))
             problem = self._ask_again([one for one in lost if one.end == "lost"]) or problem
         if returned:
-            self.ledger.release(reservation, unknown=False, ids=_ids(_questions(returned)))
+            self.task.ledger.release(reservation, unknown=False, ids=_ids(_questions(returned)))
         for outcome in group:
             if outcome.end == "denied":
                 problem = self.watch.denied(outcome.message)
@@ -253,7 +243,7 @@ class AsyncBuyer:
             for outcome, raw, right in zip(told, replies.raw, ok, strict=True)
         ]
         replies = replace(replies, failure=failure)
-        self.ledger.record(reservation, replies, answers, self.teacher.keep_raw)
+        self.task.ledger.record(reservation, replies, answers, self.teacher.keep_raw)
         self.bought += len(answers)
         self.failed += len(told) - len(answers)
         for outcome, why in zip(told, failure, strict=True):
@@ -314,7 +304,9 @@ class AsyncBuyer:
         for question, unknown in rest:
             with contextlib.suppress(Exception):
                 assert question.reservation is not None
-                self.ledger.release(question.reservation, unknown=unknown, ids=_ids([question]))
+                self.task.ledger.release(
+                    question.reservation, unknown=unknown, ids=_ids([question])
+                )
 
     def _await(self, asker: Asker, seconds: float | None) -> None:
         """Wait until nothing is in flight, but no longer than so many seconds."""

@@ -21,6 +21,7 @@ from limbeck.data.dataset import Dataset
 from limbeck.data.ids import GatheredIds, Places, contains
 from limbeck.engines.asynchronous import AsyncBuyer
 from limbeck.engines.questions import gathered
+from limbeck.engines.task import Progress, Task
 from limbeck.errors import BudgetError, ConfigError, LimbeckError, LimitError, WorkerLostError
 from limbeck.ledger.base import Budget, Ledger, Reservation, Spending
 from limbeck.teachers.base import Money, Replies, Teacher, worst_prices
@@ -32,8 +33,6 @@ INTERRUPT_GRACE_SECONDS = 5.0
 _EXAMPLES = 5
 _POLL_SECONDS = 0.25
 _PATIENCE_SECONDS = 600.0  # for questions that another process has in flight
-
-Progress = Callable[[int, int, Spending], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,36 +129,23 @@ def purchase(
         refused, rest = int(rest.sum() - wanted.sum()), wanted
     missing = Places(rest)
     buyer: _Buyer | AsyncBuyer
+    task = Task(
+        ledger=ledger,
+        dataset=dataset,
+        rows=rows,
+        ids=ids,
+        run=run,
+        budget=budget,
+        on_progress=on_progress,
+        stop=stop,
+        questions=questions - refused,
+    )
+    cached = questions - refused - len(missing)
     if isinstance(teacher, RemoteTeacher):
-        buyer = AsyncBuyer(
-            teacher=teacher,
-            ledger=ledger,
-            dataset=dataset,
-            rows=rows,
-            ids=ids,
-            run=run,
-            budget=budget,
-            on_progress=on_progress,
-            stop=stop,
-            questions=questions - refused,
-            cached=questions - refused - len(missing),
-            interrupt_grace_seconds=INTERRUPT_GRACE_SECONDS,
-        )
+        grace = INTERRUPT_GRACE_SECONDS
+        buyer = AsyncBuyer(teacher=teacher, task=task, cached=cached, interrupt_grace_seconds=grace)
     else:
-        buyer = _Buyer(
-            teacher=teacher,
-            ledger=ledger,
-            dataset=dataset,
-            rows=rows,
-            ids=ids,
-            run=run,
-            budget=budget,
-            batch_size=batch_size,
-            on_progress=on_progress,
-            stop=stop,
-            questions=questions - refused,
-            cached=questions - refused - len(missing),
-        )
+        buyer = _Buyer(teacher=teacher, task=task, cached=cached, batch_size=batch_size)
     buyer.buy(missing)
     return PurchaseReport(
         keys=ids,
@@ -182,16 +168,8 @@ class _Buyer:
     """One purchase while it runs. Positions are positions in `ids`, one for each question."""
 
     teacher: Teacher
-    ledger: Ledger
-    dataset: Dataset
-    rows: NDArray[np.int64]
-    ids: GatheredIds
-    run: str
-    budget: Budget
+    task: Task
     batch_size: int
-    on_progress: Progress | None
-    stop: Callable[[], bool] | None
-    questions: int
     cached: int
     bought: int = 0
     failed: int = 0
@@ -246,13 +224,13 @@ class _Buyer:
         self.exhausted = self.exhausted or exhausted
 
     def _must_end(self) -> bool:
-        self.stopped = self.stopped or (self.stop is not None and self.stop())
+        self.stopped = self.stopped or (self.task.stop is not None and self.task.stop())
         return self.exhausted or self.stopped
 
     def _tell(self) -> None:
-        if self.on_progress is not None:
+        if self.task.on_progress is not None:
             done = self.cached + self.bought + self.failed
-            self.on_progress(done, self.questions, self.ledger.spent(self.run))
+            self.task.on_progress(done, self.task.questions, self.task.ledger.spent(self.task.run))
 
     def _start(self, pool: ThreadPoolExecutor, batch: NDArray[np.int64]) -> None:
         """Reserve what can be reserved of a batch and put the questions."""
@@ -261,22 +239,22 @@ class _Buyer:
             return
         reservation, positions = granted
         try:
-            rows = self.dataset.take(self.rows[positions])
+            rows = self.task.dataset.take(self.task.rows[positions])
             future = pool.submit(self.teacher.ask, reservation.ids, rows)
         except BaseException:
-            self.ledger.release(reservation, unknown=False)
+            self.task.ledger.release(reservation, unknown=False)
             raise
         self.in_flight[future] = reservation, positions
 
     def _reserve(self, batch: NDArray[np.int64]) -> tuple[Reservation, NDArray[np.int64]] | None:
         """Reserve a batch, or the part of it that is free and affordable; None: nothing is."""
         # A price a question, so that the budget of money holds for dear ones too.
-        shares, currency = worst_prices(self.teacher, self.dataset.take(self.rows[batch]))
+        shares, currency = worst_prices(self.teacher, self.task.dataset.take(self.task.rows[batch]))
         worst = Money(int(shares.sum()), currency)
-        ids, fingerprint = self.ids[batch], self.teacher.fingerprint
+        ids, fingerprint = self.task.ids[batch], self.teacher.fingerprint
         try:
-            reservation = self.ledger.reserve(
-                self.run, fingerprint, ids, worst, self.budget, shares=shares
+            reservation = self.task.ledger.reserve(
+                self.task.run, fingerprint, ids, worst, self.task.budget, shares=shares
             )
         except BudgetError as error:
             self.exhausted = True
@@ -301,7 +279,7 @@ class _Buyer:
         except WorkerLostError:
             del self.in_flight[future]
             # What cannot cost anything cannot have been billed either.
-            self.ledger.release(reservation, unknown=reservation.worst.micros > 0)
+            self.task.ledger.release(reservation, unknown=reservation.worst.micros > 0)
             self.lost.append(positions)
             return
         try:
@@ -311,10 +289,10 @@ class _Buyer:
                 self._record_unreadable(reservation, replies, str(error))
                 del self.in_flight[future]
             raise
-        self.ledger.record(reservation, replies, answers, self.teacher.keep_raw)
+        self.task.ledger.record(reservation, replies, answers, self.teacher.keep_raw)
         del self.in_flight[future]
         if len(replies.ids) < len(reservation.ids):
-            self.ledger.release(reservation, unknown=True)
+            self.task.ledger.release(reservation, unknown=True)
         self.bought += len(answers)
         self.failed += len(reservation.ids) - len(answers)
         told = [sentence for sentence in replies.failure if sentence is not None]
@@ -324,14 +302,14 @@ class _Buyer:
         """Settle what was billed for replies that the parser broke on; their raw text is kept."""
         failed = Replies(replies.ids, replies.raw, replies.price, [sentence] * len(replies.ids))
         nothing = Answers(replies.ids[:0], torch.zeros(0, len(self.teacher.classes)))
-        self.ledger.record(reservation, failed, nothing, self.teacher.keep_raw)
+        self.task.ledger.record(reservation, failed, nothing, self.teacher.keep_raw)
 
     def _wait_for_others(self, pool: ThreadPoolExecutor) -> None:
         """Take the answers that another process buys; buy what it gives back."""
         end = time.monotonic() + _PATIENCE_SECONDS
         while self.elsewhere and time.monotonic() < end and not self._must_end():
             waiting, self.elsewhere = np.concatenate(self.elsewhere), []
-            known = self.ledger.known(self.teacher.fingerprint, self.ids[waiting])
+            known = self.task.ledger.known(self.teacher.fingerprint, self.task.ids[waiting])
             self.cached += int(known.sum())
             tried = self.bought + self.failed
             self._ask_all(pool, waiting[~known])
@@ -342,7 +320,7 @@ class _Buyer:
         """Record what came back, and give the rest back."""
         for future in list(self.in_flight):
             if future.cancel():  # never started
-                self.ledger.release(self.in_flight.pop(future)[0], unknown=False)
+                self.task.ledger.release(self.in_flight.pop(future)[0], unknown=False)
         wait(self.in_flight, timeout=grace_seconds)
         for future, (reservation, _) in list(self.in_flight.items()):
             if future.done() and future.exception() is None:
@@ -350,7 +328,7 @@ class _Buyer:
                 with contextlib.suppress(Exception):
                     self._record(future)
             if future in self.in_flight:
-                self.ledger.release(reservation, unknown=reservation.worst.micros > 0)
+                self.task.ledger.release(reservation, unknown=reservation.worst.micros > 0)
 
 
 def _members(ids: NDArray[np.uint8], granted: NDArray[np.uint8]) -> NDArray[np.bool_]:
