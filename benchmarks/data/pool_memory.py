@@ -192,6 +192,15 @@ def write_pool(path: Path, rows: int, group: int) -> None:
     pq.write_table(pa.Table.from_batches(perturbed(rows)), path, row_group_size=group)
 
 
+def write_pool_apart(path: Path, rows: int, group: int) -> None:
+    """The same in a process of its own, whose memory is not counted."""
+    code = (
+        "from pathlib import Path; import sys; from benchmarks.data.pool_memory import write_pool;"
+        f"write_pool(Path(sys.argv[1]), {rows}, {group})"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+
+
 def write_labelled(path: Path) -> None:
     """Write a few labelled rows; what the labels are does not matter here."""
     lines = [f'"{text} indeed, number {i}",{i % 2}' for i, text in enumerate(sentences()[:1500])]

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks._common import Row, arguments, results
-from benchmarks.data.pool_memory import write_labelled
+from benchmarks.data.pool_memory import write_labelled, write_pool_apart
 
 SIZES = (20_000, 2_000_000)
 ANSWERS = 10_000
@@ -35,12 +35,7 @@ def run_one(size: int) -> Row:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_labelled(folder / "labelled.csv")
-        subprocess.run(
-            [sys.executable, "-c", "from pathlib import Path; import sys;"
-             "from benchmarks.data.pool_memory import write_pool;"
-             f"write_pool(Path(sys.argv[1]), {size}, 1 << 20)", str(folder / "pool.parquet")],
-            check=True,
-        )  # fmt: skip
+        write_pool_apart(folder / "pool.parquet", size, 1 << 20)
         options = [
             *("--data.labelled", str(folder / "labelled.csv")),
             *("--data.pool", str(folder / "pool.parquet")),

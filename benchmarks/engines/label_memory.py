@@ -23,18 +23,13 @@ from typing import Any
 
 import numpy as np
 from benchmarks._common import Row, arguments, results
-from benchmarks.data.pool_memory import OwnMemory, peak_mb, write_labelled
+from benchmarks.data.pool_memory import OwnMemory, peak_mb, write_labelled, write_pool_apart
 
 SIZES = (100_000, 2_000_000)
 BYTES_A_ROW = 24
 LIMIT_MB = 50
 BATCH = 256
 MINIBATCHES = 2_000
-
-
-def ask(rows: list[dict[str, str]]) -> list[list[float]]:
-    """A teacher that costs nothing: long sentences are of class 1."""
-    return [[0.2, 0.8] if len(row["text"]) > 45 else [0.7, 0.3] for row in rows]
 
 
 def measure(size: int) -> Row:
@@ -50,17 +45,12 @@ def measure(size: int) -> Row:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_labelled(folder / "labelled.csv")
-        subprocess.run(
-            [sys.executable, "-c", "from pathlib import Path; import sys;"
-             "from benchmarks.data.pool_memory import write_pool;"
-             f"write_pool(Path(sys.argv[1]), {size}, 1 << 16)", str(folder / "pool.parquet")],
-            check=True,
-        )  # fmt: skip
+        write_pool_apart(folder / "pool.parquet", size, 1 << 16)
         options = [
             *("--data.labelled", str(folder / "labelled.csv")),
             *("--data.pool", str(folder / "pool.parquet")),
             *("--teacher.kind", "callable"),
-            *("--teacher.function", "benchmarks.engines.label_memory:ask"),
+            *("--teacher.function", "benchmarks.distill.large_pool:ask"),
             *("--budget", str(size + 10_000)),
             *("--out", str(folder / "run"), "--ledger", str(folder / "ledger.sqlite")),
         ]
