@@ -15,6 +15,8 @@ from limbeck.errors import ShapeError
 Scores = NDArray[np.floating] | NDArray[np.bool_] | NDArray[np.integer]
 
 DRAWS = 10_000
+_Z = 1.959963984540054
+"""Standard normal quantile at 0.975."""
 _LEVELS = 512
 """More distinct scores than this are rounded to a grid: errors of at most 1/1022 of their range."""
 
@@ -106,9 +108,12 @@ def wilson(successes: int, n: int) -> Interval:
     return score_interval(successes / n, n)
 
 
-def score_interval(p: float, n: int) -> Interval:
-    """Wilson's score interval of a share `p` in [0, 1] over `n` >= 1 trials."""
-    z = 1.959963984540054  # standard normal quantile at 0.975
+def score_interval(p: float, n: float, *, z: float = _Z) -> Interval:
+    """Wilson's score interval of a share `p` in [0, 1] over `n` > 0 trials.
+
+    `n` may be no whole number, for answers that are worth more or less than one each. `z` is the
+    two-sided quantile; the default is that of 95 %.
+    """
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     # The closed form gives exactly 0 and 1 at the ends; floating point may miss them by 1e-17.

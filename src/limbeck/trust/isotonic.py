@@ -90,7 +90,7 @@ class IsotonicTrust:
 
         Cost: O(n log n).
         """
-        x, y = _as_arrays(margins, correct)
+        x, y = as_arrays(margins, correct)
         _check_lower(lower)
         _warn(y, lower)
         blocks = _pool(x, y)
@@ -169,7 +169,7 @@ def choose_lower(
 
     Cost: O(folds n log n).
     """
-    x, y = _as_arrays(margins, correct)
+    x, y = as_arrays(margins, correct)
     n = len(x)
     for lower in grid:
         _check_lower(lower)
@@ -227,7 +227,7 @@ def _pool(x: Floats, y: Floats) -> _Blocks:
     return _Blocks(points[first], points[last], np.asarray(totals) / np.asarray(weights))
 
 
-def _as_arrays(margins: Tensor, correct: Tensor) -> tuple[Floats, Floats]:
+def as_arrays(margins: Tensor, correct: Tensor) -> tuple[Floats, Floats]:
     if margins.ndim != 1 or margins.shape != correct.shape or len(margins) == 0:
         raise ShapeError(
             f"trust needs margins and correct of one shape (n,) with n >= 1, got "
