@@ -61,6 +61,20 @@ def test_a_torn_last_line_does_not_spoil_the_next(tmp_path):
     assert path.read_text().splitlines() == ["one", '{"torn', "two"]
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_of_several_who_write_a_file_first_one_wins(tmp_path, monkeypatch, links):
+    def no_links(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    if not links:
+        monkeypatch.setattr(storage.os, "link", no_links)
+    path = tmp_path / "folder" / "name"
+    storage.write_first(path, "one")
+    storage.write_first(path, "two")
+    assert path.read_text() == "one"
+    assert [p.name for p in path.parent.iterdir()] == ["name"]
+
+
 def test_json_has_no_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         storage.write_json(tmp_path / "a.json", {"x": float("nan")})

@@ -193,7 +193,13 @@ def config_of(folder: Path) -> DistillConfig:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"budget": 0}, "budget=0"), ({"money": -1.0}, "money=-1.0"), ({"seed": -1}, "seed=-1")],
+    [
+        ({"budget": 0}, "budget=0"),
+        ({"money": -1.0}, "money=-1.0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"money": float("nan")}, "money=nan"),
+        ({"money": float("inf")}, "money=inf"),
+    ],
 )
 def test_bad_run_settings_are_refused(tmp_path, change, message):
     with pytest.raises(ConfigError, match=message):

@@ -289,6 +289,21 @@ def test_lost_replies_are_told_of(tmp_path):
     assert "1 unknown (perhaps billed)" in done.text()
 
 
+def test_a_question_that_never_got_a_reply_is_no_failure_in_the_table_nor_in_the_ledger(tmp_path):
+    def lose(request):
+        if request.text.endswith("pool 7"):
+            raise Reset
+
+    with ModelServer(lose) as server:
+        done = label(load_config(make(tmp_path, server.url), ["--budget", "140"]))
+    pool = next(line.split() for line in done.text().splitlines() if line.startswith("pool"))
+    assert pool == ["pool", "50", "0", "49", "0", "1"]
+    assert "0 failed, 3 unknown (perhaps billed)" in done.text()
+    assert (done.spending.failed, done.spending.unknown) == (0, 3)
+    events = (tmp_path / "run/events.jsonl").read_text()
+    assert "pool: 49 answers bought, 0 were in the ledger, 0 failed, 1 got no reply" in events
+
+
 def test_a_budget_that_lost_replies_have_used_up_is_told_of_and_can_be_raised(tmp_path):
     def lose(request):
         if request.time == 0 and "pool 7" in request.text:

@@ -2,6 +2,9 @@
 
 import json
 import sqlite3
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,9 +14,10 @@ from limbeck.cli import run
 from limbeck.data import Dataset
 from limbeck.data.schema import Schema
 from limbeck.distill.config import load_config
+from limbeck.distill.folder import RunFolder
 from limbeck.distill.label import label
 from limbeck.distill.plan import make_plan
-from limbeck.distill.run import distill
+from limbeck.distill.run import distill, run_id
 from limbeck.errors import ConfigError, TeacherError
 from limbeck.teachers.table import TableTeacher
 from tests.distill.material import make
@@ -101,6 +105,22 @@ def test_the_folder_is_tied_to_what_was_bought_and_to_nothing_else(material):
     make_plan(configured(material, "--objective.temperature", "2", "--budget", "160"))
 
 
+def test_commands_that_begin_at_once_in_one_folder_are_one_run_with_one_budget(
+    tmp_path, monkeypatch
+):
+    both = threading.Barrier(2)
+    real = uuid.uuid4
+
+    def drawn():
+        both.wait(20)  # neither has found a name before
+        return real()
+
+    monkeypatch.setattr(uuid, "uuid4", drawn)
+    with ThreadPoolExecutor(2) as pool:
+        names = list(pool.map(lambda _: run_id(RunFolder(tmp_path)), range(2)))
+    assert names[0] == names[1] == run_id(RunFolder(tmp_path))
+
+
 def test_the_plan_of_a_purchase_times_no_training(material):
     plan = make_plan(configured(material), trains=False)
     assert (plan.arms, plan.steps, plan.seconds, plan.student) == ((), 0, 0.0, "")
@@ -138,14 +158,14 @@ def test_the_command_ends_with_a_table_or_with_json(capsys, material):
     assert "150 to buy" in err
     assert "training" not in err
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
-    assert rows["pool"] == ["80", "0", "80", "0"]
+    assert rows["pool"] == ["80", "0", "80", "0", "0"]
     assert rows["price"][:5] == ["0.00", "USD", "for", "150", "answers"]
     code, out, _ = limbeck(capsys, "label", material.run_file, "--json")
     found = json.loads(out)
     assert code == 0
     assert found["splits"][2] | {"seconds": 0} == {
         "split": "pool", "rows": 80, "questions": 80, "cached": 80, "bought": 0, "failed": 0,
-        "seconds": 0,
+        "seconds": 0, "unanswered": 0,
     }  # fmt: skip
     assert found["spent"]["answered"] == 150
 

@@ -91,6 +91,17 @@ def test_a_limit_in_another_currency_refuses_a_paid_teacher_and_lets_a_free_one_
     assert len(shop.reserve(1).ids) == 1
 
 
+def test_a_cap_beyond_what_floats_count_exactly_is_not_passed_by_one_millionth(shop):
+    cap = 2**53 + 1
+    shop.record(shop.reserve(1, worst=2**53, money=cap), price=2**53)
+    with pytest.raises(BudgetError):
+        shop.reserve(2, worst=2, money=cap)
+    shop.record(shop.reserve(2, worst=1, money=cap), price=1)
+    assert shop.spent().money.micros == cap
+    with pytest.raises(BudgetError):
+        shop.reserve(3, worst=1, money=cap)
+
+
 @pytest.mark.parametrize("limit", [Limit(queries=-1), Limit(money=Money(-1))])
 def test_a_limit_below_zero_is_refused(shop, limit):
     with pytest.raises(ConfigError, match="must be >= 0"):

@@ -1,5 +1,6 @@
 """Many small steps in one transaction, parts of a reservation, and version strings."""
 
+import contextlib
 import sqlite3
 
 import numpy as np
@@ -131,6 +132,25 @@ def test_some_questions_of_a_reservation_can_be_unknown_while_others_go_on(shop)
     shop.ledger.release(reservation, unknown=False)
     assert shop.spent().reserved == 1
     assert shop.spent().unknown == 1
+
+
+def test_the_place_of_an_undone_transaction_is_never_taken_for_anothers(shop):
+    """Its key is given out again, to a purchase that may hold the same question."""
+    with contextlib.suppress(RuntimeError), shop.ledger.together():
+        undone = shop.reserve(1, worst=10)
+        raise RuntimeError
+    held = shop.reserve(1, worst=10)
+    assert held.key == undone.key
+    for step in (
+        lambda: shop.ledger.release(undone, unknown=False),
+        lambda: shop.ledger.release(undone, unknown=True, ids=undone.ids),
+        lambda: shop.record(undone, price=1),
+    ):
+        with pytest.raises(ConfigError, match="is not in this ledger"):
+            step()
+    assert (shop.spent().reserved, shop.spent().money.micros) == (1, 10)
+    shop.record(held, price=3)
+    assert shop.known(1) == [True]
 
 
 def test_releasing_what_was_recorded_or_released_changes_nothing(shop):

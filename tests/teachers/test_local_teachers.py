@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from limbeck.teachers import (
     CallableTeacher,
     ColumnsTeacher,
     LocalTeacher,
+    Money,
     Said,
     TableTeacher,
     Teacher,
@@ -216,6 +218,10 @@ def test_a_price_can_be_rehearsed(rows):
     assert replies.price.tolist() == [250] * 3
     assert priced.fingerprint == teacher.fingerprint
     assert with_price(teacher, 0) is teacher
+    # What a teacher costs itself is not forgotten: it is really paid.
+    dearer = with_price(priced, 7, currency="EUR")
+    assert dearer.quote(rows) == Money(771, "EUR")
+    assert answer(dearer, rows)[1].price.tolist() == [257] * 3
     with pytest.raises(ConfigError, match="price_per_answer=-1"):
         with_price(teacher, -1)
 
@@ -374,6 +380,9 @@ def test_a_config_makes_each_kind_and_names_what_is_missing(tmp_path, rows, sche
     (answers, _), replies = answer(teacher, rows)
     assert answers.probs[:, 2].tolist() == [1, 1, 1]
     assert replies.price.tolist() == [3, 3, 3]
+    with pytest.warns(LimbeckWarning, match=r"teacher\.people means nothing"):
+        config = replace(config, people=5)
+    assert build(config, schema, tmp_path).quote(rows) == Money(9)
     assert teacher.columns == ("text", "size")
     swapped = TeacherConfig(
         kind="callable", function="my_teacher_1:answer", classes=("yes", "maybe", "no")
@@ -408,8 +417,9 @@ def test_settings_that_cannot_be_used_are_refused(tmp_path, schema, config, mess
 def test_a_config_refuses_bad_values_and_moves_its_paths(tmp_path):
     with pytest.raises(ConfigError, match="kind is empty"):
         TeacherConfig(kind="")
-    with pytest.raises(ConfigError, match="price_per_answer=-1"):
-        TeacherConfig(kind="table", price_per_answer=-1)
+    for price in (-1, 10**12 + 1):
+        with pytest.raises(ConfigError, match=f"price_per_answer={price}"):
+            TeacherConfig(kind="table", price_per_answer=price)
     assert (
         TeacherConfig(kind="table", path="a.csv").relative_to(tmp_path).path == tmp_path / "a.csv"
     )

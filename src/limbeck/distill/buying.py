@@ -43,6 +43,7 @@ class Tally:
         cached: Questions that the ledger held before, free.
         bought, failed: Questions asked now, with and without an answer.
         seconds: Wall-clock time.
+        unanswered: Questions asked now that got no reply at all; unknown in the ledger.
     """
 
     split: str
@@ -52,6 +53,12 @@ class Tally:
     bought: int
     failed: int
     seconds: float
+    unanswered: int = 0
+
+    @property
+    def asked(self) -> int:
+        """Questions that were asked now."""
+        return self.bought + self.failed + self.unanswered
 
 
 class Buyer:
@@ -121,12 +128,16 @@ class Buyer:
         bought = sum(report.bought for report in reports)
         cached = sum(report.cached for report in reports)
         failed = sum(report.failed for report in reports)
+        unanswered = sum(report.unanswered for report in reports)
+        silent = f", {unanswered} got no reply" if unanswered else ""
         self._folder.log(
             "answers",
-            f"{split}: {bought} answers bought, {cached} were in the ledger, {failed} failed",
+            f"{split}: {bought} answers bought, {cached} were in the ledger, {failed} failed"
+            f"{silent}",
             bought=bought,
             cached=cached,
             failed=failed,
+            unanswered=unanswered,
         )
         self._close(split, reports, rows, positions)
         return Tally(
@@ -137,6 +148,7 @@ class Buyer:
             bought=bought,
             failed=failed,
             seconds=time.perf_counter() - began,
+            unanswered=unanswered,
         )
 
     def _close(

@@ -18,6 +18,7 @@ from limbeck.errors import ConfigError
 from limbeck.registry import names
 from limbeck.teachers.config import TeacherConfig
 from limbeck.teachers.endpoint_config import EndpointConfig
+from limbeck.teachers.pricing import MOST_MONEY
 
 PATH_OPTIONS = (
     *("--data.labelled", "--data.pool", "--data.validation", "--data.test"),
@@ -215,8 +216,10 @@ class DistillConfig:
     def __post_init__(self) -> None:
         if self.budget < 1:
             raise ConfigError(f"budget={self.budget}: must be at least 1 answer.")
-        if self.money < 0:
-            raise ConfigError(f"money={self.money}: must be >= 0; 0 sets no limit.")
+        if not 0 <= self.money <= MOST_MONEY:
+            raise ConfigError(
+                f"money={self.money}: must be in [0, {MOST_MONEY:.0e}]; 0 sets no limit."
+            )
         if not 0 <= self.defer_share <= 1:
             raise ConfigError(
                 f"defer_share={self.defer_share}: must be in [0, 1], a share of the rows."

@@ -52,8 +52,8 @@ class Labelling:
     @property
     def rate(self) -> float:
         """Questions asked a second in this call; 0 where none was asked."""
-        asked = sum(tally.bought + tally.failed for tally in self.tallies)
-        seconds = sum(tally.seconds for tally in self.tallies if tally.bought + tally.failed)
+        asked = sum(tally.asked for tally in self.tallies)
+        seconds = sum(tally.seconds for tally in self.tallies if tally.asked)
         return asked / seconds if seconds > 0 else 0.0
 
     def to_dict(self) -> dict[str, object]:
@@ -78,12 +78,11 @@ class Labelling:
 
     def text(self) -> str:
         """One table, and what to do next."""
-        lines = [f"{'':10}  {'rows':>10}  {'cached':>10}  {'bought':>10}  {'failed':>10}"]
-        lines += [
-            f"{tally.split:10}  {tally.rows:10,}  {tally.cached:10,}  {tally.bought:10,}  "
-            f"{tally.failed:10,}"
-            for tally in self.tallies
-        ]
+        names = ("rows", "cached", "bought", "failed", "no reply")
+        lines = [f"{'':10}" + "".join(f"  {name:>10}" for name in names)]
+        for tally in self.tallies:
+            counts = (tally.rows, tally.cached, tally.bought, tally.failed, tally.unanswered)
+            lines.append(f"{tally.split:10}" + "".join(f"  {count:10,}" for count in counts))
         spent = self.spending
         unknown = f", {spent.unknown:,} unknown (perhaps billed)" if spent.unknown else ""
         lines += [

@@ -37,7 +37,7 @@ from limbeck.engines.config import RayConfig
 from limbeck.errors import ConfigError
 from limbeck.ledger import Ledger, SqliteLedger
 from limbeck.objectives.base import Objective, Targets
-from limbeck.storage import write_text
+from limbeck.storage import write_first
 from limbeck.students import Student
 from limbeck.students.base import Ragged
 from limbeck.students.store import Store
@@ -290,5 +290,6 @@ def run_id(folder: RunFolder) -> str:
     """Names the run in the ledger; a folder that is deleted and made anew is another run."""
     path = folder.root / "run.id"
     if not path.exists():
-        write_text(path, uuid.uuid4().hex + "\n")
+        # Two commands that begin at once in one folder are one run, and have one budget.
+        write_first(path, uuid.uuid4().hex + "\n")
     return path.read_text().strip()

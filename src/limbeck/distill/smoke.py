@@ -68,9 +68,9 @@ def check_readable(report: PurchaseReport) -> None:
     """Refuse a server whose first answers cannot be read.
 
     Raises:
-        TeacherError: more than `MOST_UNREAD` of them are failures.
+        TeacherError: more than `MOST_UNREAD` of them are failures, or never came.
     """
-    failed = report.failed + report.refused
+    failed = report.failed + report.unanswered + report.refused
     asked = report.bought + report.cached + failed
     if failed > MOST_UNREAD * asked:
         why = f", the first because {report.failures[0]}" if report.failures else ""

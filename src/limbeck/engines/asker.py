@@ -254,7 +254,9 @@ class Asker:
                 continue
             except Lost as loss:
                 question.tries += 1
-                question.wait_seconds = self._backoff.seconds(question.tries)
+                if (why := _too_long(loss)) is not None:
+                    return Outcome(question, "denied", why, loss.most)
+                question.wait_seconds = self._backoff.seconds(question.tries, loss.retry_after)
                 return Outcome(question, "lost", str(loss), loss.most)
             except Rejected as rejection:
                 return Outcome(question, "failed", str(rejection))
@@ -293,12 +295,8 @@ class Asker:
             question.tries += 1
             if question.tries > self._retries:
                 return Outcome(question, "failed", str(refusal))
-        if refusal.retry_after is not None and refusal.retry_after > PATIENCE_SECONDS:
-            return Outcome(
-                question,
-                "denied",
-                f"{refusal} (it asks to wait {refusal.retry_after / 60:,.0f} minutes)",
-            )
+        if (why := _too_long(refusal)) is not None:
+            return Outcome(question, "denied", why)
         seconds = self._backoff.seconds(
             max(1, question.tries + question.refusals), refusal.retry_after
         )
@@ -307,3 +305,10 @@ class Asker:
         else:
             await self._sleep(seconds)
         return None
+
+
+def _too_long(error: Refused | Lost) -> str | None:
+    """Why nobody waits as long as the server asks to, or None."""
+    if error.retry_after is None or error.retry_after <= PATIENCE_SECONDS:
+        return None
+    return f"{error} (it asks to wait {error.retry_after / 60:,.0f} minutes)"

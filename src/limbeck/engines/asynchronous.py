@@ -46,6 +46,8 @@ class AsyncBuyer:
     interrupt_grace_seconds: float
     bought: int = 0
     failed: int = 0
+    unanswered: int = 0
+    """Given up without a reply: unknown in the ledger, since they may have been billed."""
     failures: list[str] = field(default_factory=list)
     exhausted: bool = False
     limited: str = ""
@@ -59,8 +61,8 @@ class AsyncBuyer:
     granted: list[Question] = field(default_factory=list)
     """With a place in the budget, not yet sent."""
     in_flight: dict[bytes, Question] = field(default_factory=dict)
-    outcomes: list[Outcome] = field(default_factory=list)
-    """What came back and is not on the disk yet."""
+    outcomes: list[tuple[Reservation, Outcome]] = field(default_factory=list)
+    """What came back and is not on the disk yet, with the place in the budget that it had."""
     told_at: float = 0.0
 
     def buy(self, missing: Places) -> None:
@@ -112,8 +114,11 @@ class AsyncBuyer:
             self._take(asker.take(0.0))
 
     def _take(self, outcomes: Sequence[Outcome]) -> None:
-        self.outcomes += outcomes
         for outcome in outcomes:
+            place = outcome.question.reservation
+            assert place is not None  # nothing is sent without one
+            # Noted here: a lost question may get another place, in a transaction that is undone.
+            self.outcomes.append((place, outcome))
             del self.in_flight[outcome.question.key]
 
     def _must_end(self) -> bool:
@@ -124,7 +129,7 @@ class AsyncBuyer:
         now = time.monotonic()
         if self.task.on_progress is not None and (always or now - self.told_at > _TELL_SECONDS):
             self.told_at = now
-            done = self.cached + self.bought + self.failed
+            done = self.cached + self.bought + self.failed + self.unanswered
             self.task.on_progress(done, self.task.questions, self.task.ledger.spent(self.task.run))
 
     def _load(self, positions: Places) -> Iterator[Question]:
@@ -276,7 +281,7 @@ class AsyncBuyer:
             if question.tries <= self.teacher.limits.retries:
                 self.again.append(question)
             else:
-                self.failed += 1
+                self.unanswered += 1
                 self._note(outcome.message)
                 problem = self.watch.no_reply(outcome.message) or problem
         return problem
@@ -315,12 +320,12 @@ class AsyncBuyer:
             self._take(asker.take(None if end is None else end - time.monotonic()))
 
 
-def _by_reservation(outcomes: Sequence[Outcome]) -> list[tuple[Reservation, list[Outcome]]]:
-    groups: dict[int, tuple[Reservation, list[Outcome]]] = {}
-    for outcome in outcomes:
-        reservation = outcome.question.reservation
-        assert reservation is not None  # nothing is sent without a place in the budget
-        groups.setdefault(reservation.key, (reservation, []))[1].append(outcome)
+def _by_reservation(
+    outcomes: Sequence[tuple[Reservation, Outcome]],
+) -> list[tuple[Reservation, list[Outcome]]]:
+    groups: dict[bytes, tuple[Reservation, list[Outcome]]] = {}
+    for reservation, outcome in outcomes:
+        groups.setdefault(reservation.uid, (reservation, []))[1].append(outcome)
     return list(groups.values())
 
 

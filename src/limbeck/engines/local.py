@@ -45,7 +45,9 @@ class PurchaseReport:
         questions: Distinct questions among the rows.
         cached: Questions that the ledger held before: they cost nothing.
         bought: Questions answered by this purchase.
-        failed: Questions asked by this purchase without an answer.
+        failed: Questions asked by this purchase whose reply is no answer, or that were refused.
+        unanswered: Questions asked by this purchase that got no reply, all tries spent. They may
+            have been billed: the ledger calls each try unknown.
         refused: Questions that this run has paid for before without an answer: not asked again.
         failures: Sentences of the first few failures.
         exhausted: Whether the budget ended before the questions did.
@@ -66,6 +68,7 @@ class PurchaseReport:
     spent: Spending
     limited: str = ""
     refused: int = 0
+    unanswered: int = 0
 
     @property
     def ids(self) -> NDArray[np.uint8]:
@@ -160,6 +163,7 @@ def purchase(
         spent=ledger.spent(run),
         limited=buyer.limited,
         refused=refused,
+        unanswered=buyer.unanswered,
     )
 
 
@@ -173,6 +177,7 @@ class _Buyer:
     cached: int
     bought: int = 0
     failed: int = 0
+    unanswered: int = 0
     failures: list[str] = field(default_factory=list)
     exhausted: bool = False
     limited: str = ""
@@ -229,7 +234,7 @@ class _Buyer:
 
     def _tell(self) -> None:
         if self.task.on_progress is not None:
-            done = self.cached + self.bought + self.failed
+            done = self.cached + self.bought + self.failed + self.unanswered
             self.task.on_progress(done, self.task.questions, self.task.ledger.spent(self.task.run))
 
     def _start(self, pool: ThreadPoolExecutor, batch: NDArray[np.int64]) -> None:
@@ -294,7 +299,8 @@ class _Buyer:
         if len(replies.ids) < len(reservation.ids):
             self.task.ledger.release(reservation, unknown=True)
         self.bought += len(answers)
-        self.failed += len(reservation.ids) - len(answers)
+        self.failed += len(replies.ids) - len(answers)
+        self.unanswered += len(reservation.ids) - len(replies.ids)
         told = [sentence for sentence in replies.failure if sentence is not None]
         self.failures += told[: _EXAMPLES - len(self.failures)]
 
@@ -311,9 +317,9 @@ class _Buyer:
             waiting, self.elsewhere = np.concatenate(self.elsewhere), []
             known = self.task.ledger.known(self.teacher.fingerprint, self.task.ids[waiting])
             self.cached += int(known.sum())
-            tried = self.bought + self.failed
+            tried = self.bought + self.failed + self.unanswered
             self._ask_all(pool, waiting[~known])
-            if self.elsewhere and self.bought + self.failed == tried:
+            if self.elsewhere and self.bought + self.failed + self.unanswered == tried:
                 time.sleep(_POLL_SECONDS)
 
     def _give_up(self, grace_seconds: float | None) -> None:

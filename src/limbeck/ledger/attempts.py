@@ -1,5 +1,6 @@
 """Attempts: questions reserved, how each of them ended, and what dead processes left behind."""
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -55,12 +56,13 @@ def insert_reservation(
 ) -> Reservation:
     """Write a reservation and its attempts; without questions nothing is written."""
     worst = Money(sum(shares), currency)
+    uid = os.urandom(16)
     if not keys:
-        return Reservation(0, key_ids(keys), worst)
+        return Reservation(0, key_ids(keys), worst, uid)
     cursor = connection.execute(
         "INSERT INTO reservations (run, teacher, owner, currency, at, uid) "
-        "VALUES (?, ?, ?, ?, ?, randomblob(16))",
-        (run, teacher, owner or this_process(), currency, now()),
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (run, teacher, owner or this_process(), currency, now(), uid),
     )
     key = cursor.lastrowid
     assert key is not None  # the row was just inserted
@@ -70,13 +72,14 @@ def insert_reservation(
     )
     recount(connection, key)
     log(connection, "reserve", run, reservation=key, questions=len(keys), worst=worst.micros)
-    return Reservation(key, key_ids(keys), worst)
+    return Reservation(key, key_ids(keys), worst, uid)
 
 
 def owner_of(connection: sqlite3.Connection, reservation: Reservation) -> tuple[str, int]:
     """Run and teacher of a reservation."""
     row = connection.execute(
-        "SELECT run, teacher FROM reservations WHERE id = ?", (reservation.key,)
+        "SELECT run, teacher FROM reservations WHERE id = ? AND uid = ?",
+        (reservation.key, reservation.uid),
     ).fetchone()
     if row is None:
         raise ConfigError(

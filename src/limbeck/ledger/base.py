@@ -77,11 +77,13 @@ class Reservation:
         key: Names the reservation in the ledger.
         ids: Questions that were granted, uint8, shape (m, 16), distinct, none answered already.
         worst: The most that they can cost: what is held of the budget.
+        uid: Its name for ever: the key of a reservation that was undone is given out again.
     """
 
     key: int
     ids: NDArray[np.uint8]
     worst: Money
+    uid: bytes
 
 
 class Ledger(Protocol):

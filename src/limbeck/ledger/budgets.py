@@ -106,13 +106,14 @@ def check_currency(run: str, worst: Money, budget: Budget, spent: Spending) -> N
             )
 
 
-_COUNTERS = "TOTAL(answered), TOTAL(failed), TOTAL(in_flight), TOTAL(unknown)"
+# SUM of whole numbers is exact, whatever their size; TOTAL adds floats.
+_COUNTERS = "SUM(answered), SUM(failed), SUM(in_flight), SUM(unknown)"
 
 
 def spending(connection: sqlite3.Connection, run: str) -> Spending:
     """What a run has spent."""
     row = connection.execute(
-        f"""SELECT {_COUNTERS}, TOTAL(micros), COALESCE(MIN(currency) FILTER (WHERE micros > 0),
+        f"""SELECT {_COUNTERS}, SUM(micros), COALESCE(MIN(currency) FILTER (WHERE micros > 0),
             MIN(currency), 'USD') FROM totals WHERE run = ?""",
         (run,),
     ).fetchone()
@@ -122,13 +123,13 @@ def spending(connection: sqlite3.Connection, run: str) -> Spending:
 def ledger_spending(connection: sqlite3.Connection, currency: str) -> Spending:
     """What all runs have spent: every query, and the money of one currency."""
     row = connection.execute(
-        f"SELECT {_COUNTERS}, TOTAL(micros) FILTER (WHERE currency = ?) FROM totals", (currency,)
+        f"SELECT {_COUNTERS}, SUM(micros) FILTER (WHERE currency = ?) FROM totals", (currency,)
     ).fetchone()
     return _spending(row, currency)
 
 
-def _spending(row: Sequence[float], currency: str) -> Spending:
-    answered, failed, reserved, unknown, micros = (int(value) for value in row[:5])
+def _spending(row: Sequence[int | None], currency: str) -> Spending:
+    answered, failed, reserved, unknown, micros = (value or 0 for value in row[:5])
     return Spending(answered, failed, reserved, unknown, Money(micros, currency))
 
 

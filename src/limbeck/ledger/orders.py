@@ -33,7 +33,7 @@ class Order(NamedTuple):
 def open_orders(connection: sqlite3.Connection, run: str, fingerprint: str) -> list[Order]:
     """What a run has out with people, oldest first."""
     rows = connection.execute(
-        """SELECT r.id, r.currency, r.at, a.question, a.worst FROM reservations r
+        """SELECT r.id, r.currency, r.at, a.question, a.worst, r.uid FROM reservations r
             JOIN attempts a ON a.reservation = r.id AND a.state = 'reserved'
             WHERE r.run = ? AND r.owner = ? AND r.in_flight > 0
                 AND r.teacher = (SELECT id FROM teachers WHERE fingerprint = ?)
@@ -44,7 +44,7 @@ def open_orders(connection: sqlite3.Connection, run: str, fingerprint: str) -> l
     for key in dict.fromkeys(row[0] for row in rows):
         own = [row for row in rows if row[0] == key]
         worst = Money(sum(row[4] for row in own), own[0][1])
-        reservation = Reservation(key, key_ids([row[3] for row in own]), worst)
+        reservation = Reservation(key, key_ids([row[3] for row in own]), worst, own[0][5])
         orders.append(Order(reservation, own[0][2]))
     return orders
 

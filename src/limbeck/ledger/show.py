@@ -12,10 +12,10 @@ from limbeck.ledger.budgets import ledger_limit, ledger_spending, spending
 from limbeck.ledger.facts import SHORT, TeacherFacts, teachers_of
 from limbeck.ledger.sqlite import SqliteLedger
 from limbeck.teachers.base import Money
+from limbeck.teachers.pricing import MOST_MONEY
 
 EVENTS = 10
 """Events shown, the last ones."""
-_MOST = 1e12  # its millionths still fit into 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +132,10 @@ def keep_limit(
     Raises:
         ConfigError: a number is below 0 or is none.
     """
-    if money is not None and not 0 <= money <= _MOST:
-        raise ConfigError(f"a limit of {money} {currency}: must lie between 0 and {_MOST:.0e}.")
+    if money is not None and not 0 <= money <= MOST_MONEY:
+        raise ConfigError(
+            f"a limit of {money} {currency}: must lie between 0 and {MOST_MONEY:.0e}."
+        )
     before = Limit() if fresh else ledger.limit()
     limit = Limit(
         before.queries if queries is None else queries,

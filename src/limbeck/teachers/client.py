@@ -219,7 +219,7 @@ class Client:
         try:
             text = content.decode()
             told = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter where brackets nest too deep
             begin = self._shown(content.decode("utf-8", "replace"))
             raise Lost(f"the server sent something that is not JSON: {begin!r}") from None
         if isinstance(told, dict) and self._seen.repeated(told.get("id"), content):
@@ -232,13 +232,13 @@ class Client:
         said = f"the server said {code}: {self._shown(_message(error.body))}"
         if code in _NOBODY or error.code in _SPENT or error.type in _SPENT:
             return Denied(said)
+        headers = {name.lower(): value for name, value in error.response.headers.items()}
+        wait = retry_after(headers, time.time())
         if code in _NOT_DONE:
-            headers = {name.lower(): value for name, value in error.response.headers.items()}
-            wait = retry_after(headers, time.time())
             return Refused(said, retry_after=wait, busy=code in (429, 503, 529))
         if code == 408 or code >= 500:
             # Mostly a gateway that got no good reply from the model, which may have done the work.
-            return Lost(said)
+            return Lost(said, retry_after=wait)
         return Rejected(said)
 
     def _unreachable(self, error: "APIConnectionError") -> Refused | Lost:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from limbeck.errors import ConfigError, LimbeckWarning
 from limbeck.teachers.endpoint_config import EndpointConfig
+from limbeck.teachers.pricing import MOST_PRICE
 
 READS = {
     "fit": ("path", "members"),
@@ -111,10 +112,10 @@ class TeacherConfig:
         if not self.kind:
             raise ConfigError("teacher.kind is empty; name one, such as table, module or fit.")
         self._warn_of_unread()
-        if self.price_per_answer < 0:
+        if not 0 <= self.price_per_answer <= MOST_PRICE:
             raise ConfigError(
-                f"teacher.price_per_answer={self.price_per_answer}: must be >= 0 millionths of the "
-                f"currency."
+                f"teacher.price_per_answer={self.price_per_answer}: must be in [0, {MOST_PRICE:,}] "
+                f"millionths of the currency."
             )
         if not 1 <= self.members <= MOST_MEMBERS:
             raise ConfigError(

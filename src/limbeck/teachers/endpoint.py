@@ -32,6 +32,8 @@ from limbeck.teachers.remote import Denied, Limits, Lost, Refused, Rejected, Rep
 
 _LINE = b"\n"
 _SPARE_TOKENS = 4
+_MOST_USED = 10**9
+"""A server that claims more tokens for one reply does not count."""
 
 
 class EndpointTeacher:
@@ -212,8 +214,7 @@ class EndpointTeacher:
             for name in ("prompt_tokens", "completion_tokens")
         ]
         prompt, reply = (
-            count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
-            for count in tokens
+            count if type(count) is int and 0 <= count <= _MOST_USED else None for count in tokens
         )
         if prompt is None:
             messages = self._prompt.messages(b"", row)
@@ -332,7 +333,8 @@ class _Connection:
         try:
             line = await self._client.post(body)
         except Lost as loss:
-            raise Lost(str(loss), most=self._teacher.most(row, before)) from None
+            most = self._teacher.most(row, before)
+            raise Lost(str(loss), most=most, retry_after=loss.retry_after) from None
         return Reply(line, *self._teacher.settle(line, row, before))
 
 

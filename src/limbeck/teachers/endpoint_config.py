@@ -7,10 +7,12 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from limbeck.errors import ConfigError
+from limbeck.teachers.pricing import MOST_PRICE
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 _OWN = ("model", "messages", "n", "logprobs", "top_logprobs", "temperature", "stream")
 _MOST_LOGPROBS = 20
+_MOST_TOKENS = 10_000_000
 MOST_VOTES = 128
 
 
@@ -79,10 +81,12 @@ class EndpointConfig:
     def __post_init__(self) -> None:
         self._check_server()
         self._check_body()
-        for name in ("requests_per_minute", "tokens_per_minute", "price_in", "price_out"):
+        for name in ("requests_per_minute", "tokens_per_minute", "retries", "seed"):
             _at_least(name, getattr(self, name), 0)
-        for name in ("retries", "prompt_overhead", "seed", "max_tokens"):
-            _at_least(name, getattr(self, name), 0)
+        for name in ("price_in", "price_out"):
+            _within(name, getattr(self, name), MOST_PRICE)
+        for name in ("prompt_overhead", "max_tokens"):
+            _within(name, getattr(self, name), _MOST_TOKENS)
         _at_least("concurrency", self.concurrency, 1)
         if not 0 < self.timeout_seconds < float("inf"):
             raise ConfigError(
@@ -169,6 +173,11 @@ FREE = (
     *("requests_per_minute", "tokens_per_minute", "timeout_seconds", "retries", "smoke_gate"),
 )
 """Settings that shape no answer."""
+
+
+def _within(name: str, value: int, most: int) -> None:
+    if not 0 <= value <= most:
+        raise ConfigError(f"teacher.endpoint.{name}={value}: must be in [0, {most:,}].")
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from limbeck.teachers.prompt import Message
 
 MILLION = 1_000_000
+MOST_MONEY = 1e12
+"""Units of a currency: their millionths fit into 64 bits."""
+MOST_PRICE = 10**12
+"""Millionths of the currency: a million units. Sums of many such prices still fit into 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,8 @@ def build(
     """
     teacher = lookup("teachers", TEACHERS, config.kind)(config, schema, folder, names)
     if not isinstance(teacher, RemoteTeacher):  # such a one knows its own price
-        price = config.price_per_answer * config.people
+        people = config.people if config.kind == "human" else 1
+        price = config.price_per_answer * people
         teacher = with_price(teacher, price, currency=config.currency)
     return align_classes(teacher, schema.classes)
 

@@ -47,11 +47,15 @@ class Lost(Exception):
         message: What happened, in a few words.
         most: The most that this request can have cost, in millionths of the currency, or None where
             it is not known: then it counts as all that the question may cost.
+        retry_after: Seconds that the server asks to wait, or None.
     """
 
-    def __init__(self, message: str, *, most: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, most: int | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.most = most
+        self.retry_after = retry_after
 
 
 class Rejected(Exception):

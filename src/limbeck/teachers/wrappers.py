@@ -39,9 +39,10 @@ def with_price(teacher: Teacher, micros: int, *, currency: str = "USD") -> Teach
     """Give each answer a price, so that a budget in money can be rehearsed for nothing.
 
     Args:
-        teacher: Whose answers they are; they and their fingerprint stay the same.
+        teacher: Whose answers they are; they and their fingerprint stay the same. What it costs
+            itself is added.
         micros: Millionths of the currency an answer, >= 0; 0 gives the teacher back.
-        currency: ISO 4217 code.
+        currency: ISO 4217 code; that of the teacher's own price where it has one.
     """
     if micros < 0:
         raise ConfigError(f"price_per_answer={micros}: must be >= 0 millionths of the currency.")
@@ -117,10 +118,12 @@ class _Priced(Wrapped):
         self._currency = currency
 
     def quote(self, rows: pa.RecordBatch) -> Money:
-        return Money(self._micros * rows.num_rows, self._currency)
+        own = self._teacher.quote(rows)
+        currency = own.currency if own.micros else self._currency
+        return Money(own.micros + self._micros * rows.num_rows, currency)
 
     def ask(self, ids: NDArray[np.uint8], rows: pa.RecordBatch) -> Replies:
         replies = self._teacher.ask(ids, rows)
         # Nobody is paid for a row without an answer.
         told = np.array([raw is not None for raw in replies.raw], np.int64)
-        return replace(replies, price=told * self._micros)
+        return replace(replies, price=replies.price + told * self._micros)
