@@ -201,6 +201,7 @@ def test_a_server_that_is_busy_for_all_is_given_up(ledger):
     with ModelServer(lambda _: error(429, "come back tomorrow")) as server:
         refused(r"in a row got no reply.*come back tomorrow", ledger, teacher_at(server.url))
     assert max(server.counts.values()) == 1 + 3
+    assert ledger.spent("run").queries == 0
 
 
 def test_a_wait_of_hours_ends_the_run(ledger):
@@ -334,6 +335,22 @@ def test_a_question_that_is_always_lost_is_given_up_and_the_others_are_not(ledge
     assert "connection broke" in report.failures[0]
 
 
+def test_a_question_that_a_server_never_takes_is_given_back_and_the_others_are_bought(ledger):
+    def behave(request):
+        return error(500, "not this one") if request.text == "text 3" and refuses else None
+
+    refuses = True
+    with ModelServer(behave) as server:
+        teacher = teacher_at(server.url, retries=2)
+        report = buy(ledger, teacher)
+        assert (report.bought, report.failed, report.unanswered) == (23, 0, 1)
+        assert report.failures == ("the server said 500: not this one",)
+        assert server.counts["text 3"] == 3
+        assert report.spent.queries == 23  # nobody bills what was not done
+        refuses = False
+        assert buy(ledger, teacher, queries=24).answered.all()
+
+
 def test_a_question_that_is_refused_for_good_fails_for_nothing(ledger):
     with ModelServer(lambda r: error(400, "too long") if r.text == "text 3" else None) as server:
         teacher = teacher_at(server.url)
@@ -452,8 +469,8 @@ def test_nobody_at_the_address_ends_the_run_without_a_cost(ledger):
     dead = teacher_at(server.url, retries=1)
     refused(r"questions in a row got no reply.*cannot be reached", ledger, dead)
     spent = ledger.spent("run")
-    assert (spent.answered, spent.unknown, spent.reserved) == (0, 0, 0)
-    assert spent.money.micros == 0
+    # Where nobody was reached, nothing of the budget is used up either.
+    assert (spent.queries, spent.money.micros) == (0, 0)
 
 
 def test_a_bill_above_the_worst_case_is_settled_and_ends_the_run(ledger):

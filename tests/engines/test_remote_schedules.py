@@ -1,7 +1,11 @@
-"""Random schedules of replies, refusals, losses, stops and errors, against small budgets."""
+"""Random schedules of replies, refusals, losses, stops and errors, against small budgets.
+
+`LIMBECK_SCHEDULES=1000` tries as many; the suite tries fewer.
+"""
 
 import asyncio
 import contextlib
+import os
 import tempfile
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -128,7 +132,7 @@ def teachers(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=100)
+@settings(max_examples=int(os.environ.get("LIMBECK_SCHEDULES", "0")) or 100)
 @given(
     teacher=teachers(),
     queries=st.integers(0, 20),

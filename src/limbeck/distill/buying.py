@@ -43,7 +43,8 @@ class Tally:
         cached: Questions that the ledger held before, free.
         bought, failed: Questions asked now, with and without an answer.
         seconds: Wall-clock time.
-        unanswered: Questions asked now that got no reply at all; unknown in the ledger.
+        unanswered: Questions asked now that got no reply at all; unknown in the ledger where they
+            may have been billed.
     """
 
     split: str

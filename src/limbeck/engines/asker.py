@@ -73,15 +73,16 @@ class Outcome:
 
     Args:
         question: The question.
-        end: replied: it has all its replies. failed: it will get no more. lost: a request may have
-            been billed; it may be asked again in a new place of the budget. returned: it was not
-            sent. denied: nobody will get a reply. broken: the teacher has a bug.
+        end: replied: it has all its replies. failed: it will get no more. refused: the last try was
+            not done. lost: a request may have been billed; it may be asked again in a new place
+            of the budget. returned: it was not sent. denied: nobody will get a reply. broken: the
+            teacher has a bug.
         message: Why, in a few words.
         most: What a lost request may have cost, or None where it is not known.
     """
 
     question: Question
-    end: Literal["replied", "failed", "lost", "returned", "denied", "broken"]
+    end: Literal["replied", "failed", "refused", "lost", "returned", "denied", "broken"]
     message: str = ""
     most: int | None = None
 
@@ -241,7 +242,7 @@ class Asker:
             taken = await self._gate.enter(question.tokens)
             if (spent := self._count_refusal(question)) is not None:
                 self._gate.leave(taken, question.tokens, None)
-                return Outcome(question, "failed", str(spent))
+                return Outcome(question, "refused", str(spent))
             question.sent = True
             try:
                 reply = await self._connection.send(question.key, question.row, question.replies)
@@ -294,7 +295,7 @@ class Asker:
         else:
             question.tries += 1
             if question.tries > self._retries:
-                return Outcome(question, "failed", str(refusal))
+                return Outcome(question, "refused", str(refusal))
         if (why := _too_long(refusal)) is not None:
             return Outcome(question, "denied", why)
         seconds = self._backoff.seconds(

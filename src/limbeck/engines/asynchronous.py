@@ -47,7 +47,8 @@ class AsyncBuyer:
     bought: int = 0
     failed: int = 0
     unanswered: int = 0
-    """Given up without a reply: unknown in the ledger, since they may have been billed."""
+    """Given up without a reply: unknown in the ledger where they may have been billed, else given
+    back, so that a server which is not there uses up no budget."""
     failures: list[str] = field(default_factory=list)
     exhausted: bool = False
     limited: str = ""
@@ -214,6 +215,9 @@ class AsyncBuyer:
             problem = self._ask_again([one for one in lost if one.end == "lost"]) or problem
         if returned:
             self.task.ledger.release(reservation, unknown=False, ids=_ids(_questions(returned)))
+        for outcome in returned:
+            if outcome.end == "refused":
+                problem = self._give_up_on(outcome) or problem
         for outcome in group:
             if outcome.end == "denied":
                 problem = self.watch.denied(outcome.message)
@@ -222,10 +226,11 @@ class AsyncBuyer:
         return problem
 
     def _given_up(self, outcome: Outcome) -> bool:
-        """Whether a question has lost its last try, and has replies that were paid for."""
+        """Whether a question has had its last try, and has replies that were paid for."""
         question = outcome.question
         spent = question.tries > self.teacher.limits.retries
-        return outcome.end == "lost" and spent and bool(question.replies)
+        ended = outcome.end == "refused" or (outcome.end == "lost" and spent)
+        return ended and bool(question.replies)
 
     def _write(self, reservation: Reservation, told: Sequence[Outcome]) -> str:
         """Record replies and failures; why the purchase must end, or an empty string."""
@@ -281,10 +286,14 @@ class AsyncBuyer:
             if question.tries <= self.teacher.limits.retries:
                 self.again.append(question)
             else:
-                self.unanswered += 1
-                self._note(outcome.message)
-                problem = self.watch.no_reply(outcome.message) or problem
+                problem = self._give_up_on(outcome) or problem
         return problem
+
+    def _give_up_on(self, outcome: Outcome) -> str:
+        """Count a question that gets no reply; why the purchase must end, or an empty string."""
+        self.unanswered += 1
+        self._note(outcome.message)
+        return self.watch.no_reply(outcome.message)
 
     def _note(self, failure: str | None) -> None:
         if failure is not None and len(self.failures) < _EXAMPLES:

@@ -45,9 +45,10 @@ class PurchaseReport:
         questions: Distinct questions among the rows.
         cached: Questions that the ledger held before: they cost nothing.
         bought: Questions answered by this purchase.
-        failed: Questions asked by this purchase whose reply is no answer, or that were refused.
-        unanswered: Questions asked by this purchase that got no reply, all tries spent. They may
-            have been billed: the ledger calls each try unknown.
+        failed: Questions asked by this purchase whose reply is no answer, or says that there will
+            be none.
+        unanswered: Questions asked by this purchase that got no reply, all tries spent. Where they
+            may have been billed the ledger calls each try unknown, else it has given them back.
         refused: Questions that this run has paid for before without an answer: not asked again.
         failures: Sentences of the first few failures.
         exhausted: Whether the budget ended before the questions did.
