@@ -10,8 +10,10 @@ from limbeck.distill.decision import study as study_decision
 from limbeck.distill.deferral import Split, study
 from limbeck.distill.evaluate import ArmRun, TeacherRun, evaluate
 from limbeck.distill.verdict import trust_check, verdict
+from limbeck.numerics.intervals import Interval, score_interval
 from limbeck.numerics.metrics import nll, tempered
 from limbeck.report.disagreements import Scored, pick_disagreements
+from limbeck.report.purchase import PoolEstimate, Purchase, RoundView
 from limbeck.report.record import (
     Cost,
     DataView,
@@ -38,6 +40,9 @@ TEXTS = (
     "this year. The last twenty minutes alone are worth the ticket.",
     "Not bad at all, which from me is high praise for a sequel nobody asked for.",
     "10/10 if you enjoy watching paint dry, and then being charged for the paint.",
+)
+STOPPED = (
+    "Three batches in a row moved validation accuracy by less than half a point, -0.1 in the last."
 )
 CONFIG = """[data]
 labelled = "reviews/labelled.parquet"
@@ -235,4 +240,61 @@ def bare(record: RunRecord) -> RunRecord:
         missing={"trust": "No arm of this run uses trust."},
         environment={},
         warnings=(),
+    )
+
+
+def make_purchase(
+    *,
+    rule: str = "rad",
+    rounds: int = 5,
+    size: int = 400,
+    beside: bool = True,
+    stopped: bool = False,
+    points: int = 300,
+    seed: int = 0,
+) -> Purchase:
+    """Rounds whose students improve, and whose rule narrows down."""
+    rng = np.random.default_rng(seed)
+    pool, audit = 20_000, size // 10
+    views, other = [], []
+    for number in range(1, rounds + 2):
+        answers = (number - 1) * size
+        accuracy = 0.86 - 0.16 * float(np.exp(-answers / (1.2 * size)))
+        chosen = size if number <= rounds else 0
+        views.append(
+            RoundView(
+                number=number,
+                answers=answers,
+                accuracy=score_interval(accuracy, 600),
+                chosen=chosen,
+                audit=audit if chosen else 0,
+                candidates=pool - answers,
+                support=int((0.55 - 0.06 * number) * (pool - answers)) if chosen else None,
+                wrong=0.21 - 0.012 * number if chosen else None,
+            )
+        )
+        plain = score_interval(accuracy - 0.012 * (number > 1), 600)
+        other.append((answers, plain.estimate, plain.low, plain.high))
+    drawn = []
+    for i in range(points):
+        number = 1 + i * rounds // points
+        gain = float(rng.beta(1.2 + 0.2 * number, 3 + number))
+        chance = 0.0021 + (0.012 / (gain + 0.08) if gain > 0.12 else 0.0)
+        drawn.append((gain, chance, float(number)))
+    return Purchase(
+        rule=rule,
+        measure="margin",
+        rounds=tuple(views),
+        beside=tuple(other) if beside else (),
+        points=tuple(drawn),
+        estimates=(
+            PoolEstimate("answers that are probably wrong", Interval(0.113, 0.094, 0.134)),
+            PoolEstimate("the teacher says positive", Interval(0.481, 0.455, 0.507)),
+            PoolEstimate("student and teacher differ", Interval(0.166, 0.149, 0.184)),
+        ),
+        teacher_accuracy=0.885,
+        wrong_uniform=0.115,
+        stopped=STOPPED if stopped else "",
+        unbought=3_000 if stopped else 0,
+        saved=2_520_000 if stopped else 0,
     )

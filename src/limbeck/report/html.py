@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from limbeck.report import binary, formats, plots
+from limbeck.report import binary, formats, plots, purchase_plots
 from limbeck.report.record import RunRecord
 from limbeck.report.results import ArmResult, VerdictKind
 
@@ -78,6 +78,7 @@ def render(record: RunRecord) -> str:
         few_enough=len(evaluation.classes) <= _PAIR_CLASSES,
         wide=Markup(' class="wide"') if len(evaluation.classes) > _PAIR_CLASSES else "",
         shapes=binary.legend_shapes(evaluation),
+        bought=purchase_plots.draw(record.purchase),
         plots={
             "roc": binary.roc(evaluation) if evaluation.positive else "",
             "precision_recall": (

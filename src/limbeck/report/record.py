@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from limbeck.errors import ConfigError
 from limbeck.report.plain import from_plain, to_plain
+from limbeck.report.purchase import Purchase
 from limbeck.report.results import Decision, Deferral, Evaluation, TrustCheck, Verdict
 
 FORMAT = 1
@@ -183,6 +184,7 @@ class RunRecord:
         environment: Versions and machine, by name.
         warnings: What the run has warned about.
         format: Version of this layout.
+        purchase: How the answers were bought; None unless they were bought in rounds.
     """
 
     title: str
@@ -201,6 +203,7 @@ class RunRecord:
     warnings: tuple[str, ...] = ()
     format: int = FORMAT
     decision: Decision | None = None
+    purchase: Purchase | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values; raises DataError for NaN, infinity and arrays."""
