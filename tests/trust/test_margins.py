@@ -20,7 +20,7 @@ def population(n: int, seed: int, *, student: float = 4.0):
     shared = torch.rand(n, generator=g, dtype=torch.float64)
     teacher = (0.5 + 0.5 * torch.rand(n, generator=g, dtype=torch.float64)) * (0.6 + 0.4 * shared)
     margins = shared.sqrt()
-    truth = torch.sigmoid(-1.5 + 3 * teacher + student * (margins - 0.5))
+    truth = torch.sigmoid(0.5 + 3 * teacher + student * (margins - 0.5))
     return teacher, margins, truth, torch.rand(n, generator=g, dtype=torch.float64) < truth
 
 
