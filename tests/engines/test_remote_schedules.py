@@ -1,6 +1,6 @@
 """Random schedules of replies, refusals, losses, stops and errors, against small budgets.
 
-`LIMBECK_SCHEDULES=1000` tries as many; the suite tries fewer.
+`LIMBECK_SCHEDULES=1000` tries as many; the suite tries 500, beside 500 of the ledger alone.
 """
 
 import asyncio
@@ -132,7 +132,7 @@ def teachers(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=int(os.environ.get("LIMBECK_SCHEDULES", "0")) or 100)
+@settings(max_examples=int(os.environ.get("LIMBECK_SCHEDULES", "0")) or 500)
 @given(
     teacher=teachers(),
     queries=st.integers(0, 20),
