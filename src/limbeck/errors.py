@@ -86,3 +86,8 @@ def missing_extra(package: str, extra: str) -> MissingExtraError:
     return MissingExtraError(
         f"{package} is not installed; run: pip install 'limbeck[{extra}]' (it is an optional part)."
     )
+
+
+def one_line(error: Exception) -> str:
+    """What an error of somebody else's code says, in one line of 300 characters at most."""
+    return " ".join(str(error).split())[:300]

@@ -82,7 +82,7 @@ def words(outputs):
 
 
 def raising(outputs):
-    raise RuntimeError("no such layer")
+    raise RuntimeError("no such\n  layer")
 
 
 def nothing(outputs):

@@ -62,7 +62,7 @@ def test_a_file_with_paths_is_predicted_row_by_row(tmp_path):
 def test_an_image_that_cannot_be_read_is_refused_by_name(tmp_path):
     folder = flat_folder(tmp_path / "photos")
     (folder / "005.png").write_bytes(b"junk")
-    with pytest.raises(DataError, match=r"005\.png: it has no pixels.*repair the image or take"):
+    with pytest.raises(DataError, match=r"005\.png: it has no pixels.*repair the image or leave"):
         list(predict_file(Odd("x"), folder))
     path = write(tmp_path / "rows.parquet", {"x": [png(1), None]})
     with pytest.raises(DataError, match="row 1 has no image; repair"):

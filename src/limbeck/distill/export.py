@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from limbeck.distill.example import write_example
 from limbeck.distill.quantize import quiet, write_int8
-from limbeck.errors import DataError, ExportError, LimbeckError, missing_extra
+from limbeck.errors import DataError, ExportError, LimbeckError, missing_extra, one_line
 from limbeck.numerics.classmap import ClassMap
 from limbeck.storage import atomic_path
 from limbeck.students import Latency, Student, StudentModule, pad_rows, seal
@@ -129,10 +129,9 @@ def export_onnx(
         raise
     except Exception as error:  # the exporters raise whatever they meet
         _remove(folder)
-        reason = " ".join(str(error).split())[:200]
         raise ExportError(
-            f"the network cannot be written as ONNX ({type(error).__name__}: {reason}); use the "
-            f"student with Limbeck, or rewrite the operation that is named."
+            f"the network cannot be written as ONNX ({type(error).__name__}: {one_line(error)}); "
+            f"use the student with Limbeck, or rewrite the operation that is named."
         ) from error
     with torch.inference_mode():
         expected = np.concatenate([graph(torch.from_numpy(x)).numpy() for x in padded])

@@ -62,7 +62,7 @@ class Outcome:
         cost = self.record.cost
         lines += [""] if cost is None or not cost.short else ["", f"answers  {cost.short}"]
         lines += [f"student  {self.student}", f"report   {self.report}"]
-        lines.append(f"next     limbeck predict {self.student} YOUR_FILE.csv")
+        lines.append(f"next     limbeck predict {self.student} YOUR_DATA")
         return "\n".join(lines)
 
 

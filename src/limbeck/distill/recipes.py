@@ -13,7 +13,7 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 import torch
 
 from limbeck.distill.config import DistillConfig
-from limbeck.errors import ConfigError, LimbeckError
+from limbeck.errors import ConfigError, LimbeckError, one_line
 from limbeck.numerics.classmap import ClassMap
 from limbeck.objectives import Combined, Slam, Supervised, objective_class
 from limbeck.objectives.base import Objective, StudentOut
@@ -125,7 +125,7 @@ def _check_class_map(name: str, made: Objective, num_classes: int) -> None:
     except Exception as error:  # a method of the user's may raise anything
         raise ConfigError(
             f"the objective {name} cannot tell class probabilities before it is fitted "
-            f"({type(error).__name__}: {error}); let class_log_probs give "
+            f"({type(error).__name__}: {one_line(error)}); let class_log_probs give "
             f"self.class_map(C).log_probs(out.outputs)."
         ) from error
     expected = class_map.log_probs(outputs)
@@ -213,8 +213,8 @@ def _make(part: str, config: DistillConfig) -> Objective:
         raise
     except Exception as error:  # a constructor of the user's may raise anything
         raise ConfigError(
-            f"the objective {name} cannot be made ({type(error).__name__}: {error}); repair its "
-            f"constructor, or its settings under [objective.settings]."
+            f"the objective {name} cannot be made ({type(error).__name__}: {one_line(error)}); "
+            f"repair its constructor, or its settings under [objective.settings]."
         ) from error
     return made
 

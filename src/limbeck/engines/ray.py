@@ -32,6 +32,7 @@ from limbeck.errors import (
     TeacherError,
     WorkerLostError,
     missing_extra,
+    one_line,
 )
 from limbeck.teachers.base import Replies, Teacher
 from limbeck.teachers.wrappers import Wrapped
@@ -140,7 +141,9 @@ class RayTeacher(Wrapped):
             said = self._ray.get(worker.ask.remote(ids, rows.select(list(self.columns))))
         except errors.RayTaskError as error:
             crew.give_back(worker)
-            raise TeacherError(f"a Ray actor failed on {rows.num_rows} rows: {error}") from error
+            raise TeacherError(
+                f"a Ray actor failed on {rows.num_rows} rows: {one_line(error)}"
+            ) from error
         except errors.RayError as error:
             crew.bury(worker)
             raise self._lost(ids, error) from error
@@ -353,15 +356,15 @@ class _Crew:
         try:
             said = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
-            self._unfit = TeacherError(f"a Ray actor could not make its teacher: {error}")
+            self._unfit = TeacherError(f"a Ray actor could not make its teacher: {one_line(error)}")
             return
         except Exception as error:
             if not self._closed:
                 self._stillborn += 1
                 if self._stillborn >= MOST_DEATHS * self.size:
-                    why = " ".join(str(error).split())[:200]
                     self._unfit = TeacherError(
-                        f"{self._stillborn} Ray actors have died before they were ready ({why}); "
+                        f"{self._stillborn} Ray actors have died before they were ready "
+                        f"({one_line(error)}); "
                         f"look for what kills them, such as too little memory."
                     )
                 self.bury(actor)

@@ -20,7 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data.schema import Schema
-from limbeck.errors import ConfigError, DataError, LimbeckError, LimbeckWarning, StudentError
+from limbeck.errors import (
+    ConfigError,
+    DataError,
+    LimbeckError,
+    LimbeckWarning,
+    StudentError,
+    one_line,
+)
 from limbeck.objectives.base import StudentOut
 from limbeck.students import rng
 from limbeck.students.base import Encoder, Ragged, StudentModule, seeded_linear
@@ -205,8 +212,8 @@ def _call(encode: Encode, rows: list[dict[str, object]], name: str) -> Tensor:
         made = encode(rows)
     except Exception as error:  # a user's function may raise anything
         raise DataError(
-            f"encode of {name} raised {type(error).__name__}: {error}; it must take a list of "
-            f"dicts with the keys {list(rows[0])}."
+            f"encode of {name} raised {type(error).__name__}: {one_line(error)}; "
+            f"it must take a list of dicts with the keys {list(rows[0])}."
         ) from error
     tensor = torch.from_numpy(made) if isinstance(made, np.ndarray) else made
     if not isinstance(tensor, Tensor) or tensor.dtype not in _DTYPES.values():
@@ -299,7 +306,7 @@ class FactoryModule(StudentModule):
         except Exception as error:  # a user's network may raise anything
             raise ConfigError(
                 f"{name} raised {type(error).__name__} on two rows of zeros of shape {shape}: "
-                f"{' '.join(str(error).split())[:300]}; it must take what its encode gives."
+                f"{one_line(error)}; it must take what its encode gives."
             ) from error
         finally:
             self.network.train(training)

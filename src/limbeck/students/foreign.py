@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from limbeck.errors import ConfigError, LimbeckError
+from limbeck.errors import ConfigError, LimbeckError, one_line
 
 Encode = Callable[[list[dict[str, object]]], object]
 """n rows, each a dict of columns, to what a network reads."""
@@ -29,8 +29,8 @@ def build_network(
         raise
     except Exception as error:  # a user's function may raise anything
         raise ConfigError(
-            f"{name} raised {type(error).__name__}: {error}; it must build the network when it is "
-            f"called {called}."
+            f"{name} raised {type(error).__name__}: {one_line(error)}; "
+            f"it must build the network when it is called {called}."
         ) from error
     network, encode = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     encode = encode or getattr(network, "encode", None)

@@ -20,13 +20,12 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from limbeck.data.schema import Schema
-from limbeck.errors import ConfigError
+from limbeck.errors import ConfigError, one_line
 from limbeck.students import rng
 from limbeck.students.base import Encoder, Ragged, StudentModule, pad_rows, seeded_linear
 from limbeck.students.foreign import refuse_shared
 from limbeck.students.model_folder import (
     check_folder,
-    one_line,
     read_architecture,
     read_model,
     read_tokenizer_of,

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from limbeck.errors import ConfigError, missing_extra
+from limbeck.errors import ConfigError, missing_extra, one_line
 
 _SAFE = {"local_files_only": True, "trust_remote_code": False}
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
@@ -214,11 +214,6 @@ def read_model(architecture: Mapping[str, Any], weights: Path | None) -> Any:
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
     return model.float()
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, in one line of 200 characters at most."""
-    return " ".join(str(error).split())[:200]
 
 
 @contextmanager

@@ -61,6 +61,6 @@ def _rows(source: Source, schema: Schema) -> Iterator[pa.RecordBatch]:
     names = (IMAGE,) if folder else schema.image
     for looked in looked_at(read_batches(source, kinds), names, Seen(), where=where):
         for fault in looked.faults.values():
-            raise DataError(f"{fault}; repair the image or take it out of {where}.")
+            raise DataError(f"{fault}; repair the image or leave it out.")
         batch = looked.batch.rename_columns(list(schema.inputs)) if folder else looked.batch
         yield normalise(batch, schema, where=where)

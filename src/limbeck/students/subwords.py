@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from limbeck.errors import ConfigError
+from limbeck.errors import ConfigError, one_line
 from limbeck.students.sampling import spaced
 
 TOKENIZER = "tokenizer.json"
@@ -62,4 +62,4 @@ def read_tokenizer(files: Mapping[str, bytes], digest: str) -> Tokenizer:
     try:
         return Tokenizer.from_str(files[TOKENIZER].decode())
     except Exception as error:  # the package raises bare exceptions
-        raise ConfigError(f"{TOKENIZER} cannot be read ({error})") from error
+        raise ConfigError(f"{TOKENIZER} cannot be read ({one_line(error)})") from error

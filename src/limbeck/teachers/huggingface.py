@@ -23,13 +23,12 @@ from torch import Tensor, nn
 
 from limbeck.data.images import FORMATS
 from limbeck.data.schema import Schema
-from limbeck.errors import ConfigError, LimbeckError, LimbeckWarning
+from limbeck.errors import ConfigError, LimbeckError, LimbeckWarning, one_line
 from limbeck.storage import sha256
 from limbeck.students.model_folder import (
     check_folder,
     load_image_processor,
     load_tokenizer,
-    one_line,
     read_classifier,
     read_tokenizer_of,
     require_transformers,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType
 
-from limbeck.errors import ConfigError
+from limbeck.errors import ConfigError, one_line
 
 
 @contextmanager
@@ -45,8 +45,9 @@ def import_object(spec: str, folder: Path | None, *, what: str) -> object:
                 found = getattr(found, part)
     except Exception as error:  # a user's module may raise anything when it is imported
         raise ConfigError(
-            f"{what}={spec!r} cannot be imported ({type(error).__name__}: {error}); check the "
-            f"name, and that {module_name} is installed or lies in {folder or Path.cwd()}."
+            f"{what}={spec!r} cannot be imported ({type(error).__name__}: {one_line(error)}); "
+            f"check the name, and that {module_name} is installed or lies in "
+            f"{folder or Path.cwd()}."
         ) from error
     return found
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from limbeck.answers import Answers, check_probs
-from limbeck.errors import AnswerError, LimbeckError, TeacherError
+from limbeck.errors import AnswerError, LimbeckError, TeacherError, one_line
 from limbeck.teachers.base import Money, Replies
 
 _FLOAT16_MAX = 65504.0
@@ -86,8 +86,8 @@ class LocalTeacher(ABC):
             raise
         except Exception as error:
             raise TeacherError(
-                f"{self.name} failed on {rows.num_rows} rows with {type(error).__name__}: {error}; "
-                f"try it on a few rows by hand and repair it."
+                f"{self.name} failed on {rows.num_rows} rows with {type(error).__name__}: "
+                f"{one_line(error)}; try it on a few rows by hand and repair it."
             ) from error
         failure = list(said.failure) if said.failure is not None else [None] * rows.num_rows
         packed = self._pack(said, np.array([why is None for why in failure], np.bool_))

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from limbeck.errors import AnswerError, ConfigError
+from limbeck.errors import AnswerError, ConfigError, one_line
 from limbeck.storage import sha256
 from limbeck.students.foreign import build_network, find_logits
 from limbeck.teachers.imports import full_name, source_of
@@ -121,10 +121,9 @@ def _load(module: nn.Module, weights: Path, name: str) -> None:
         # load_model also understands weights that are shared between layers.
         safetensors.torch.load_model(module, weights)
     except (OSError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
         raise ConfigError(
-            f"{name}: weights {weights} cannot be loaded into the factory's module ({reason}); "
-            f"give the file that was saved from this architecture."
+            f"{name}: weights {weights} cannot be loaded into the factory's module "
+            f"({one_line(error)}); give the file that was saved from this architecture."
         ) from error
 
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from limbeck.data.columns import label_column
 from limbeck.data.schema import Schema
-from limbeck.errors import ConfigError, LimbeckError, missing_extra
+from limbeck.errors import ConfigError, LimbeckError, missing_extra, one_line
 from limbeck.teachers.local import LocalTeacher, Said, fingerprint_of
 
 
@@ -153,8 +153,9 @@ def load_estimator(path: Path, trusted: Sequence[str] = ()) -> object:
         raise
     except Exception as error:  # a damaged file may fail in any part of it
         raise ConfigError(
-            f"{path} cannot be read ({type(error).__name__}: {error}); write it again with "
-            f"skops.io.dump, by versions of skops and scikit-learn that are installed here."
+            f"{path} cannot be read ({type(error).__name__}: {one_line(error)}); "
+            f"write it again with skops.io.dump, by versions of skops and scikit-learn that are "
+            f"installed here."
         ) from error
     return estimator
 
@@ -171,8 +172,8 @@ def made_by(factory: Callable[[], object], spec: str) -> object:
         raise
     except Exception as error:
         raise ConfigError(
-            f"teacher.factory={spec!r} raised {type(error).__name__}: {error}; it must give a "
-            f"fitted estimator when called without arguments."
+            f"teacher.factory={spec!r} raised {type(error).__name__}: {one_line(error)}; "
+            f"it must give a fitted estimator when called without arguments."
         ) from error
 
 
