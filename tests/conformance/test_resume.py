@@ -25,6 +25,9 @@ from limbeck.trust import NeighbourTrust
 from tests.conformance import test_objectives, test_students
 
 STEPS = 4
+EVERY = (0.1, 0.7)
+"""Epochs of three steps: the objective learns before every step, or before every second one, and
+then a stop between the two finds what it has learnt in the checkpoint or not at all."""
 C = len(test_students.FULL.classes)
 
 
@@ -115,14 +118,23 @@ def test_every_student_resumes_with_the_same_bytes(name: str, tmp_path: Path) ->
     check(jobs(), tmp_path)
 
 
-@pytest.mark.parametrize("name", test_objectives.NAMES)
-def test_every_objective_resumes_with_the_same_bytes(name: str, tmp_path: Path) -> None:
+def schedules(name: str) -> tuple[float | None, ...]:
+    """Epochs between two refreshes: none where the objective has no such schedule."""
+    return EVERY if objective_class(name)().refresh_every else (None,)
+
+
+@pytest.mark.parametrize(
+    ("name", "every"),
+    [(name, every) for name in test_objectives.NAMES for every in schedules(name)],
+)
+def test_every_objective_resumes_with_the_same_bytes(
+    name: str, every: float | None, tmp_path: Path
+) -> None:
     def jobs() -> Iterator[Job]:
         while True:
             objective = objective_class(name)()
-            if objective.refresh_every:
-                # As often as can be: then the stops fall before, on and after a refresh.
-                objective.refresh_every = 0.1
+            if every is not None:
+                objective.refresh_every = every
             yield make_job(test_students.make("tabular"), objective, "tabular")
 
     check(jobs(), tmp_path)

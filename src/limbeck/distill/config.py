@@ -381,7 +381,7 @@ def check_arms(arms: Iterable[str], setting: str) -> None:
 def near(name: str, known: Sequence[str]) -> str:
     """A hint at the nearest name, if one is near."""
     found = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 def _at_least(name: str, value: float, least: float) -> None:
