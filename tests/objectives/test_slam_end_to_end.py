@@ -4,23 +4,13 @@ import math
 import statistics
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from limbeck.answers import Answers
-from limbeck.objectives import (
-    Evidence,
-    Snapshot,
-    Weighted,
-    hard_kd_loss,
-    kd_loss,
-    slam_loss,
-    weighted_loss,
-)
-from limbeck.trust import IsotonicTrust, NeighbourTrust, margin, top_k
+from limbeck.objectives import hard_kd_loss, kd_loss, slam_loss
+from limbeck.trust import IsotonicTrust, margin, top_k
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -119,7 +109,14 @@ class Digits:
         train, test = order[:900], order[900:]
         return train[:labelled], train[labelled:], test
 
-    def student(self, seed: int, labelled: Tensor, pool: Tensor, loss: Loss) -> nn.Module:
+    def student(
+        self,
+        seed: int,
+        labelled: Tensor,
+        pool: Tensor,
+        loss: Loss,
+        before_epoch: Callable[[int, nn.Module], None] = lambda epoch, net: None,
+    ) -> nn.Module:
         """Train on the mean loss of pool rows plus the mean cross-entropy of labelled rows."""
         x, y = self.x[labelled], self.y[labelled]
 
@@ -127,21 +124,29 @@ class Digits:
             pooled = loss(z[: len(rows)], pool[rows]).mean()
             return pooled + functional.cross_entropy(z[len(rows) :], y)
 
-        return fit(self.x[pool], seed, 60, total, always=x)
+        return fit(self.x[pool], seed, 60, total, always=x, before_epoch=before_epoch)
 
     def accuracy(self, net: nn.Module, rows: Tensor) -> float:
         with torch.no_grad():
             return float((net(self.x[rows]).argmax(1) == self.y[rows]).float().mean())
 
 
-def fit(x: Tensor, seed: int, epochs: int, loss: Loss, always: Tensor | None = None) -> nn.Module:
+def fit(
+    x: Tensor,
+    seed: int,
+    epochs: int,
+    loss: Loss,
+    always: Tensor | None = None,
+    before_epoch: Callable[[int, nn.Module], None] = lambda epoch, net: None,
+) -> nn.Module:
     """Train a net of one hidden layer; `loss` sees logits (of `always` too) and row numbers."""
     g = torch.Generator().manual_seed(seed)
     net = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     for p in net.parameters():
         nn.init.uniform_(p, -0.1, 0.1, generator=g)
     optimiser = torch.optim.Adam(net.parameters(), 2e-3)
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        before_epoch(epoch, net)
         for rows in torch.randperm(len(x), generator=g).split(128):
             optimiser.zero_grad()
             inputs = x[rows] if always is None else torch.cat([x[rows], always])
@@ -221,60 +226,3 @@ def test_oracle_trust_is_far_above_estimated_trust_since_it_drops_wrong_labels(d
             scores.append(digits.accuracy(net, test))
         gaps.append(scores[0] - scores[1])
     assert min(gaps) > 0.02
-
-
-def weighted_arm(digits: Digits, seed: int, probs: Tensor) -> float:
-    """Test accuracy of weighted distillation, with weights from a start on the labels alone."""
-    labelled, pool, test = digits.split(seed, labelled=160)
-    validation, labelled = labelled[60:], labelled[:60]
-    start = fit(
-        digits.x[labelled],
-        seed,
-        60,
-        lambda z, rows: functional.cross_entropy(z, digits.y[labelled[rows]]),
-    )
-    with torch.no_grad():
-        said = torch.log_softmax(start(digits.x), dim=1)
-    known = probs[validation]
-    evidence = Evidence(
-        known,
-        digits.y[validation],
-        lambda p: p.max(dim=1).values,
-        2,
-        lambda logs: NeighbourTrust.fit(known, logs, digits.y[validation]),
-    )
-    objective = Weighted().fit([], evidence)
-    told = Answers(np.zeros((len(probs), 16), np.uint8), probs)
-    objective.refresh(Snapshot(said[validation], [(told, said)]))
-    weights = objective.weights
-    assert weights is not None
-    net = digits.student(
-        seed, labelled, pool, lambda z, rows: weighted_loss(z, probs[rows], weights[rows])
-    )
-    return digits.accuracy(net, test)
-
-
-@pytest.mark.slow
-def test_weighting_lies_between_hard_distillation_and_slam_where_the_teacher_is_noisy(digits):
-    gains, losses = [], []
-    for seed in range(5):
-        probs = digits.teacher(2.0, seed)
-        labelled, pool, test = digits.split(seed, labelled=160)
-        validation, labelled = labelled[60:], labelled[:60]
-        known, truth = probs[validation], digits.y[validation]
-        alpha = IsotonicTrust.fit(margin(known), known.argmax(1) == truth).alpha(margin(probs))
-        hard = digits.student(
-            seed, labelled, pool, lambda z, rows, p=probs: hard_kd_loss(z, p.argmax(1)[rows])
-        )
-        mixed = digits.student(
-            seed,
-            labelled,
-            pool,
-            lambda z, rows, p=probs, a=alpha: slam_loss(z, p[rows], a[rows], 2, target="hard"),
-        )
-        weighted = weighted_arm(digits, seed, probs)
-        gains.append(weighted - digits.accuracy(hard, test))
-        losses.append(digits.accuracy(mixed, test) - weighted)
-    for gaps in (gains, losses):
-        assert statistics.fmean(gaps) > 0
-        assert statistics.fmean(gaps) > statistics.stdev(gaps) / math.sqrt(len(gaps))
