@@ -27,7 +27,7 @@ def run_file(tmp_path_factory):
         ({"arms": "labels,slam,slam"}, [], r"each once"),
         ({"arms": "labels,labels_and_validation"}, [], r"all learn from labels alone"),
         ({"baseline": "soft_kd"}, [], r"baseline='soft_kd' is none of the arms"),
-        ({"baseline": "slam"}, [], r"baseline='slam' is none .* did you mean 'slam_hard'"),
+        ({"baseline": "slam"}, [], r"baseline='slam' is none .* \(did you mean 'slam_hard'\?\)\."),
         ({}, ["--train.patience", "3"], r"train.patience=3 lets arms stop at different steps"),
     ],
 )
