@@ -6,7 +6,8 @@ A student starts from 20 labelled rows; 5 rounds of 40 rows of a pool of about 1
 the teacher, a logistic regression on some rows of the image's pixels, and the student is trained
 from scratch after each, on true labels and the teacher's probabilities. All rules see the same
 splits, the same first weights and the same number of steps. m of RAD comes from 200 validation
-rows.
+rows; "expected_gain" takes the teacher's error at a row to be that of the 20 of them that are
+nearest in the student's embedding.
 """
 
 import math
@@ -27,7 +28,7 @@ from limbeck.trust import IsotonicTrust, margin, top_k
 SEEDS = list(range(10))
 TEACHERS = {"5 of 8 pixel rows": 5, "3 of 8 pixel rows": 3, "2 of 8 pixel rows": 2}
 LABELLED, VALIDATION, TAUGHT, TEST = 20, 200, 300, 277
-ROUNDS, BATCH, STEPS = 5, 40, 300
+ROUNDS, BATCH, STEPS, NEAREST = 5, 40, 300, 20
 ARMS = [(rule, "soft KD") for rule in SELECTORS] + [("rad", "SLaM"), ("uniform", "SLaM")]
 CLAIM = "RAD buys fewer wrong answers than margin sampling and is not less accurate than uniform"
 
@@ -98,6 +99,13 @@ def look(net: Net, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.softmax(net.head(embedding), 1), embedding
 
 
+def error_nearby(task: Task, net: Net, embedding: Tensor) -> Tensor:
+    """Share of wrong answers among the nearest validation rows."""
+    near = torch.cdist(embedding, look(net, task.x["validation"])[1])
+    wrong = (~task.right("validation")).float()
+    return wrong[near.topk(NEAREST, dim=1, largest=False).indices].mean(dim=1)
+
+
 def run(task: Task, rule: str, objective: str, seed: int) -> dict[str, object]:
     """Accuracy after each round, and the share of wrong answers bought."""
     selector, generator = selector_class(rule)(), torch.Generator().manual_seed(seed)
@@ -111,7 +119,9 @@ def run(task: Task, rule: str, objective: str, seed: int) -> dict[str, object]:
         rows = torch.ones(n, dtype=torch.bool).index_fill(0, bought, False).nonzero()[:, 0]
         probs, embedding = look(net, task.x["pool"])
         known = torch.cat([look(net, task.x["labelled"])[1], embedding[bought]])
-        error = 1 - task.accuracy["validation"]
+        error: float | Tensor = 1 - task.accuracy["validation"]
+        if rule == "expected_gain":
+            error = error_nearby(task, net, embedding[rows])
         candidates = Arrays(rows, probs[rows], embedding[rows], known, n, error)
         chosen = selector.select(candidates, BATCH, generator).rows
         bought = torch.cat([bought, chosen])

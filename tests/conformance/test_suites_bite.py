@@ -1,11 +1,14 @@
 """The suites find what they are there to find."""
 
 import pytest
+import torch
 from torch import Tensor
 
 from limbeck.objectives import Objective, SoftKD, StudentOut, Targets
+from limbeck.select import Badge, Selector
+from limbeck.select.base import surely
 from limbeck.students import Student
-from limbeck.testing import ObjectiveSuite
+from limbeck.testing import ObjectiveSuite, SelectorSuite
 from tests.conformance.test_students import make, rows_of
 
 
@@ -66,3 +69,35 @@ def test_a_student_that_looks_at_its_neighbours_fails():
 
     with pytest.raises(AssertionError):
         Suite().test_a_batch_of_one_gives_what_a_batch_of_all_gives()
+
+
+class First(Selector):
+    """Wrong on purpose: where a row lies decides, and whatever its numbers are is welcome."""
+
+    name = "first"
+    needs = frozenset({"probs", "embeddings"})
+
+    def select(self, candidates, k, generator):
+        return surely(candidates, torch.arange(min(k, len(candidates.rows))))
+
+
+class SelectorsOf(SelectorSuite):
+    def __init__(self, made):
+        self.made = made
+
+    def make(self):
+        return self.made()
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        SelectorSuite.test_numbering_the_pool_anew_numbers_the_batch_anew,
+        SelectorSuite.test_probabilities_that_are_no_numbers_are_refused,
+        SelectorSuite.test_embeddings_that_are_no_numbers_are_refused,
+    ],
+)
+def test_a_rule_that_goes_by_the_place_of_a_row_fails(test):
+    test(SelectorsOf(Badge))
+    with pytest.raises(AssertionError):
+        test(SelectorsOf(First))

@@ -34,7 +34,7 @@ def random_gains(rng, n):
     return 10.0 ** rng.uniform(-6, 0, n)
 
 
-def value_by_enumeration(g, m):
+def value_by_enumeration(g, m, k=1.0, cap=None):
     """max t with, for each set of m rows, the gain outside of it at least t."""
     n = len(g)
     rows = []
@@ -47,8 +47,8 @@ def value_by_enumeration(g, m):
         A_ub=np.array(rows),
         b_ub=np.zeros(len(rows)),
         A_eq=[np.append(np.ones(n), 0.0)],
-        b_eq=[1.0],
-        bounds=[(0, None)] * (n + 1),
+        b_eq=[k],
+        bounds=[(0, cap)] * n + [(0, None)],
     )
     return -found.fun
 
@@ -88,17 +88,34 @@ def test_the_value_equals_the_compact_program_for_more_rows():
         assert abs(rad_distribution(t(g), m)[1] - value_by_compact_program(g, m)) <= 1e-8
 
 
-def test_the_capped_value_equals_its_program():
+def check_batch(rng, g, program):
+    """One random game with caps against its program; whether the batch was larger than n - m."""
+    n = len(g)
+    m, k = int(rng.integers(0, n)), int(rng.integers(1, n + 1))
+    p = rad_inclusion(t(g), m, k)
+    assert float(p.min()) >= 0
+    assert float(p.max()) <= 1
+    assert abs(float(p.sum()) - k) <= 1e-9 * k
+    assert abs(worst_case(p, t(g), m) - program(g, m, k, 1.0)) <= 1e-8
+    return k > n - m
+
+
+def test_the_capped_value_equals_the_program_over_all_sets_of_mistakes():
     rng = np.random.default_rng(2)
-    for _ in range(600):
-        n = int(rng.integers(1, 30))
-        g, m, k = random_gains(rng, n), int(rng.integers(0, n)), int(rng.integers(1, n + 1))
-        p = rad_inclusion(t(g), m, k)
-        assert float(p.min()) >= 0
-        assert float(p.max()) <= 1
-        assert abs(float(p.sum()) - k) <= 1e-9 * k
-        best = value_by_compact_program(g, m, k, 1.0)
-        assert abs(worst_case(p, t(g), m) - best) <= 1e-8 * max(1, k)
+    larger = [
+        check_batch(rng, random_gains(rng, int(rng.integers(1, 9))), value_by_enumeration)
+        for _ in range(500)
+    ]
+    assert 100 < sum(larger) < 400
+
+
+def test_the_capped_value_equals_the_compact_program_for_more_rows():
+    rng = np.random.default_rng(4)
+    larger = [
+        check_batch(rng, random_gains(rng, int(rng.integers(9, 61))), value_by_compact_program)
+        for _ in range(200)
+    ]
+    assert 40 < sum(larger) < 160
 
 
 def test_the_worked_example():
@@ -143,18 +160,59 @@ def test_limits_and_bounds_of_the_game(case, data):
     if g.min() >= 2e-6:
         assert np.allclose(halved, q)
         assert abs(half - value / 2) <= 1e-12
-    # Rows that hold anything are equalised: the adversary does not care which of them it takes.
+    # Rows that hold anything are equalised: the adversary does not care which of them it takes,
+    # and its m of them are m / k* of the gain.
     held = (q * t(g))[q > 0]
     assert np.allclose(held, held[0], rtol=1e-9)
+    assert abs(value - float((q * t(g)).sum()) * (1 - m / support)) <= 1e-9
+    assert support == support_by_scan(s, m)
 
 
-def test_no_mistakes_is_greedy_and_all_but_one_is_harmonic():
-    g = t([0.2, 0.9, 0.4])
-    assert rad_distribution(g, 0)[0].tolist() == [0, 1, 0]
-    q, value = rad_distribution(g, 2)
-    assert np.allclose(q, (1 / g) / (1 / g).sum())
+def support_by_scan(s, m):
+    """From m + 1 rows on, one more as long as its gain is above the value of those before."""
+    k = m + 1
+    while k < len(s) and s[k] > (k - m) / (1 / s[:k]).sum() * (1 + 1e-12):
+        k += 1
+    return k
+
+
+@given(cases, st.data())
+@settings(deadline=None)
+def test_no_mistakes_is_greedy_and_all_but_one_is_harmonic(case, data):
+    n, seed = case
+    g = t(np.random.default_rng(seed).permutation(n) + 1.0) / n
+    k = data.draw(st.integers(0, n))
+    assert torch.equal(rad_distribution(g, 0)[0], (g == 1).double())
+    assert torch.equal(rad_inclusion(g, 0, k), (g > 1 - (k - 0.5) / n).double())
+    q, value = rad_distribution(g, n - 1)
+    if n > 1:
+        assert np.allclose(q, (1 / g) / (1 / g).sum())
     assert abs(value - 1 / float((1 / g).sum())) < 1e-12
-    assert rad_inclusion(g, 0, 2).tolist() == [0, 1, 1]
+
+
+@given(cases, st.floats(1e-6, 1), st.data())
+@settings(deadline=None)
+def test_equal_gains_are_asked_uniformly(case, gain, data):
+    n, _ = case
+    m, k = data.draw(st.integers(0, n - 1)), data.draw(st.integers(0, n))
+    q, value = rad_distribution(t([gain] * n), m)
+    # Without mistakes every distribution is as good: the smallest support is one row.
+    assert np.allclose(q, 1 / n if m else [1.0] + [0.0] * (n - 1))
+    assert abs(value - (gain * (n - m) / n if m else gain)) <= 1e-12
+    if m:
+        p = rad_inclusion(t([gain] * n), m, k)
+        assert abs(worst_case(p, t([gain] * n), m) - gain * k * (n - m) / n) <= 1e-9
+
+
+@given(cases, st.data())
+@settings(deadline=None)
+def test_greedy_is_worth_nothing_against_as_many_mistakes_and_rad_is(case, data):
+    n, seed = case
+    g = random_gains(np.random.default_rng(seed), n)
+    m = data.draw(st.integers(0, n - 1))
+    k = data.draw(st.integers(0, m))
+    assert worst_case(rad_inclusion(t(g), 0, k), t(g), m) == 0
+    assert k == 0 or worst_case(rad_inclusion(t(g), m, k), t(g), m) > 0
 
 
 @given(cases, st.data())
@@ -195,7 +253,7 @@ def test_expected_gain_takes_the_best_products(case, data):
 
 def test_the_regret_game_equals_its_definition_over_all_sets():
     rng = np.random.default_rng(3)
-    for _ in range(60):
+    for _ in range(200):
         n = int(rng.integers(1, 8))
         g, m = random_gains(rng, n), int(rng.integers(0, n))
         q, regret = relative_regret_distribution(t(g), m)
@@ -244,6 +302,8 @@ def test_extreme_gains_still_give_a_distribution(gains):
         (lambda: rad_distribution(t([0.5]), -1), ConfigError, "mistakes=-1"),
         (lambda: rad_inclusion(t([0.5]), 0, 2), ConfigError, "k=2"),
         (lambda: expected_inclusion(t([0.5]), t([0.5, 0.1]), 1), ConfigError, "2 errors"),
+        (lambda: expected_inclusion(t([0.5]), t([1.5]), 1), ConfigError, "teacher's errors"),
+        (lambda: expected_inclusion(t([0.5]), t([float("nan")]), 1), ConfigError, "NaN"),
         (lambda: relative_regret_distribution(torch.ones(1000), 500), ConfigError, "variables"),
     ],
 )

@@ -1,5 +1,6 @@
 """The rivals against slow versions written straight from their sources."""
 
+import collections
 import itertools
 
 import numpy as np
@@ -46,6 +47,25 @@ def test_k_center_picks_the_farthest_row_each_time(size, data):
             assert gaps[row] >= max(gaps.values()) - 1e-9
         taken.append(x[row])
         left.remove(row)
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.01])
+def test_k_center_of_many_rows_is_the_slow_one(spread):
+    """Rows that are scattered, and rows in clusters, where picks are far from those before."""
+    n, k = 4_000, 600
+    middles = torch.randn(300, 3, dtype=torch.float64, generator=source(1))
+    x = spread * torch.randn(n, 3, dtype=torch.float64, generator=source(2))
+    x += middles[torch.randint(300, (n,), generator=source(3))]
+    for centers in (None, middles[:20]):
+        gap = torch.full((n,), torch.inf, dtype=torch.float64)
+        for center in () if centers is None else centers:
+            gap = torch.minimum(gap, (x - center).norm(dim=1))
+        expected, row = [], 0 if centers is None else int(gap.argmax())
+        for _ in range(k):
+            expected.append(row)
+            gap = torch.minimum(gap, (x - x[row]).norm(dim=1))
+            row = int(gap.argmax())
+        assert k_center(x, k, centers=centers).tolist() == expected
 
 
 @given(sizes, st.data())
@@ -106,6 +126,43 @@ def test_badge_draws_in_proportion_to_squared_distances_of_gradients():
     assert bool(((counts / draws - share).abs() <= 4 * error + 1e-9).all())
 
 
+def test_badge_draws_each_next_row_by_distances_of_now():
+    """All sequences of four rows, with their probabilities written out."""
+    n, draws, random = 5, 4_000, source(4)
+    probs, h = softmax(n, 3, 7), torch.randn(n, 4, generator=source(8))
+    hot = torch.nn.functional.one_hot(probs.argmax(1), 3)
+    g = ((probs - hot)[:, :, None] * h[:, None, :]).flatten(1)
+    first, apart = int(g.norm(dim=1).argmax()), torch.cdist(g, g).square()
+
+    def chance(rows):
+        found = 1.0
+        for i in range(1, len(rows)):
+            weight = apart[list(rows[:i])].amin(dim=0)
+            weight[list(rows[:i])] = 0
+            found *= float(weight[rows[i]] / weight.sum())
+        return found
+
+    counts = collections.Counter(
+        tuple(badge_rows(probs, h, 4, random).tolist()) for _ in range(draws)
+    )
+    rest = [i for i in range(n) if i != first]
+    total = 0.0
+    for tail in itertools.permutations(rest, 3):
+        p = chance((first, *tail))
+        total += p
+        error = (p * (1 - p) / draws) ** 0.5
+        assert abs(counts[(first, *tail)] / draws - p) <= 4.5 * error
+    assert total == pytest.approx(1)
+
+
+def test_badge_chooses_many_distinct_rows_also_where_most_repeat_a_few():
+    probs, h = softmax(30, 4).repeat(40, 1), torch.randn(30, 6, generator=source(1)).repeat(40, 1)
+    rows = badge_rows(probs, h, 1_100, source())
+    assert len(set(rows.tolist())) == 1_100
+    apart = badge_rows(softmax(5_000, 4), torch.randn(5_000, 6, generator=source(1)), 700, source())
+    assert len(set(apart.tolist())) == 700
+
+
 def test_power_sampling_draws_one_row_in_proportion_to_the_power():
     g = torch.tensor([0.1, 0.2, 0.4, 0.0])
     for beta in (1.0, 2.0):
@@ -142,7 +199,8 @@ def test_round_robin_is_the_slow_one(clusters, seed, data):
     groups = {}
     for row in order:
         groups.setdefault(clusters[row], []).append(int(row))
-    queue = [groups[c] for c in sorted(groups, key=lambda c: (len(groups[c]), c))]
+    first = {c: order.tolist().index(rows[0]) for c, rows in groups.items()}
+    queue = [groups[c] for c in sorted(groups, key=lambda c: (len(groups[c]), first[c]))]
     expected = []
     while len(expected) < k:
         for rows in queue:

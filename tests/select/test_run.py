@@ -28,6 +28,7 @@ def columns(seed=0, *, bought=(), ids=True):
     table["bought"] = [i in bought for i in range(N)]
     embedding = np.random.default_rng(7).normal(size=(N, 4)).astype(np.float32)
     table["embedding"] = pa.array(list(embedding), pa.list_(pa.float32()))
+    table["teacher_error"] = np.random.default_rng(8).uniform(0, 0.4, N)
     if ids:
         table["id"] = [f"row {i}" for i in range(N)]
     return pa.table(table)
@@ -110,6 +111,18 @@ def test_a_memory_makes_rounds_of_files_the_rounds_of_the_rule(tmp_path):
         bought, last = [*bought, *found.rows.tolist()], rows
 
 
+def test_a_column_of_errors_is_what_expected_gain_and_rad_go_by(scores):
+    rows = torch.tensor([i for i in range(N) if i not in (3, 4)])
+    errors = torch.from_numpy(np.random.default_rng(8).uniform(0, 0.4, N)).float()[rows]
+    expected = gains(probabilities()[rows]).double() * (1 - errors.double())
+    found = choose(SelectConfig(scores=scores, k=6, rule="expected_gain")).selection.rows
+    assert set(found.tolist()) == set(rows[expected.topk(6).indices].tolist())
+    by_column = choose(SelectConfig(scores=scores, k=6)).selection
+    mean = float(errors.double().mean())
+    by_option = choose(SelectConfig(scores=scores, k=6, teacher_error=mean)).selection
+    assert torch.equal(by_column.inclusion_probs, by_option.inclusion_probs)
+
+
 def test_the_command_writes_a_file_or_the_screen(capsys, tmp_path, scores):
     out = tmp_path / "chosen.csv"
     code, said = selected(capsys, scores, "--k", 4, "--teacher-error", 0.2, "--out", out, "--json")
@@ -127,12 +140,18 @@ def test_what_cannot_be_chosen_from_is_refused_with_one_sentence(capsys, tmp_pat
     only.write_text("gain,bought\n0.5,false\n0.7,maybe\n")
     high = tmp_path / "high.csv"
     high.write_text("gain\n0.5\n1.7\n")
+    gained = tmp_path / "gained.csv"
+    gained.write_text("gain\n0.5\n0.7\n")
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("gain,teacher_error\n0.5,2\n0.7,1\n")
     none = tmp_path / "none.csv"
     none.write_text("text\nhello\n")
     broken = tmp_path / "memory.safetensors"
     broken.write_text("no memory")
     for words, told in (
-        ((scores, "--k", 3), "teacher's error"),
+        ((gained, "--k", 1), "teacher's error"),
+        ((gained, "--k", 1, "--rule", "expected_gain"), "at each row"),
+        ((wrong, "--k", 1), "teacher's error"),
         ((scores, "--k", -3), "k=-3"),
         ((scores, "--k", 3, "--rule", "radd"), "did you mean 'rad'"),
         ((scores, "--k", 3, "--measure", "mood"), "measure='mood'"),

@@ -49,17 +49,28 @@ def test_every_round_keeps_the_invariants(instance, kind, optimistic):
     rng = np.random.default_rng(seed)
     losses = sequence(kind, rounds, n, rng)
     until = rng.integers(1, rounds + 2, n)
-    previous = None
+    previous, added = None, 0.0
     for p, loss, awake, old, settled, learner in replay(
         losses, optimistic=optimistic, asleep_after=until
     ):
         rows = settled.rows
+        r = float(p @ loss) - loss[rows]
+        surprise = r - settled.rhat
         assert abs(float(p.sum()) - 1) < 1e-12
         assert float(p[~awake].sum()) == 0
         if optimistic and previous is not None:
             lhat = previous[rows]
             alpha = float((settled.rhat + lhat)[0])
             assert abs(float(p[rows] @ lhat) - alpha) < 1e-9
+            # Drift of the losses bounds the surprise.
+            drift = float((loss[rows] - lhat).abs().max())
+            assert float(surprise.abs().max()) <= 2 * drift + 1e-9
+        # What makes the potential fall: exp(y - y^2) <= 1 + y, and the weighted regrets sum to 0.
+        y = settled.eta * surprise
+        assert float(y.min()) >= -2 / 3 - 1e-9
+        assert bool(((y - y.square()).exp() <= 1 + y + 1e-12).all())
+        weight = (settled.eta.log() + settled.log_w + settled.eta * settled.rhat).exp()
+        assert abs(float(weight @ r)) <= 1e-9 * float(weight.sum())
         assert bool((settled.eta * (1 + settled.rhat) <= 2 / 3 + 1e-9).all())
         assert bool((settled.eta <= old["eta"][rows] + 1e-15).all())
         # The potential never grows in an update.
@@ -68,6 +79,9 @@ def test_every_round_keeps_the_invariants(instance, kind, optimistic):
         asleep = (~awake).nonzero()[:, 0]
         for name in ("log_w", "c", "eta"):
             assert torch.equal(old[name][asleep], learner.state_dict()[name][asleep])
+        # All potentials together: n, and what changes of the rates have added.
+        added += float((old["eta"][rows] / settled.eta - 1).sum()) / math.e
+        assert float(learner._log_w.exp().sum()) <= n + added + 1e-9 * n
         previous = loss
     assert all(t.isfinite().all() for t in learner.state_dict().values())
 
@@ -79,17 +93,20 @@ def test_the_regret_never_passes_its_bound(instance, kind):
     rng = np.random.default_rng(seed)
     losses = sequence(kind, rounds, n, rng)
     until = rng.integers(1, rounds + 2, n)
-    regret, second, grown = torch.zeros(n), torch.zeros(n), 0.0
-    eta = torch.full((n,), math.sqrt(math.log(max(n, 2)) / 2), dtype=torch.float64)
+    regret, second, c = torch.zeros(3, n, dtype=torch.float64)
+    log_n, grown = math.log(max(n, 2)), 0.0
+    eta = torch.full((n,), math.sqrt(log_n / 2), dtype=torch.float64)
     for p, loss, _awake, _old, settled, _learner in replay(losses, asleep_after=until):
         rows = settled.rows
         r = float(p @ loss) - loss[rows]
-        regret[rows] += r.float()
-        second[rows] += (settled.eta * (r - settled.rhat) ** 2).float()
+        regret[rows] += r
+        second[rows] += settled.eta * (r - settled.rhat) ** 2
+        c[rows] += (r - settled.rhat) ** 2
         grown += float((eta[rows] / settled.eta - 1).sum()) / math.e
         eta[rows] = settled.eta
     bound = math.log(n + grown) / eta + second
-    assert bool((regret <= bound + 1e-6).all())
+    assert bool((regret <= bound + 1e-9).all())
+    assert bool((second <= 2 * (2 * log_n * (c + 4)).sqrt() + 1e-9).all())
 
 
 def test_one_row_has_all_the_probability():
@@ -249,30 +266,65 @@ def hedge(losses):
     return spent - total.min()
 
 
+def reference_losses(rounds, n):
+    """The six kinds of losses, in the order in which one stream of random numbers made them."""
+    rng = np.random.default_rng(0)
+    losses = {"constant": np.tile(rng.random(n), (rounds, 1))}
+    start, steps = rng.random(n), rng.normal(0, 0.002, (rounds, n))
+    losses["drift"] = (start + np.cumsum(steps, axis=0)).clip(0, 1)
+    chance = np.full(n, 0.5)
+    chance[0] = 0.4
+    losses["coins"] = (rng.random((rounds, n)) < chance).astype(float)
+    losses["uniform"] = rng.random((rounds, n))
+    coins = rng.random((rounds // 100, n)) < 0.5
+    losses["blocks"] = np.repeat(coins.astype(float), 100, axis=0)
+    losses["alternating"] = np.zeros((rounds, n))
+    losses["alternating"][::2, : n // 2], losses["alternating"][1::2, n // 2 :] = 1, 1
+    return losses
+
+
+TABLE = {  # regret of AdaProd+, of its form without a prediction, and of Hedge
+    "constant": (11.4, 8.6, 33.7),
+    "drift": (10.8, 8.4, 32.1),
+    "blocks": (14.5, 109, 40.4),
+    "alternating": (1.0, 1.0, 36.3),
+    "coins": (32.6, 172, 43.5),
+    "uniform": (11.2, 11.0, 32.7),
+}
+
+
 @pytest.mark.slow
-def test_regret_is_small_and_hardly_grows_where_losses_can_be_predicted():
-    def constant(rng, rounds, n):
-        return np.tile(rng.uniform(size=n), (rounds, 1))
+def test_regret_is_that_of_the_reference_implementation():
+    """The first figures were measured with another program on the same random numbers."""
+    for kind, losses in reference_losses(2_000, 200).items():
+        found = regret(losses), regret(losses, optimistic=False), hedge(losses)
+        assert found == pytest.approx(TABLE[kind], rel=0.01, abs=0.06), kind
+        if kind in ("constant", "drift", "blocks"):
+            assert found[0] <= 0.45 * found[2]
+        if kind == "blocks":
+            assert found[1] >= 5 * found[0]
 
-    def drift(rng, rounds, n):
-        walk = np.cumsum(rng.normal(0, 0.002, (rounds, n)), axis=0)
-        return (rng.uniform(size=n) + walk).clip(0, 1)
 
-    def blocks(rng, rounds, n):
-        return np.repeat((rng.uniform(size=(rounds // 100, n)) < 0.5).astype(float), 100, axis=0)
-
-    for make, expected in ((constant, 11.4), (drift, 10.8), (blocks, 14.5)):
-        losses = [make(np.random.default_rng(seed), 2_000, 200) for seed in range(1)]
-        ours = np.mean([regret(x) for x in losses])
-        assert abs(ours - expected) <= 0.3 * expected
-        assert ours <= 0.45 * np.mean([hedge(x) for x in losses])
-    assert np.mean([regret(x, optimistic=False) for x in losses]) >= 5 * ours
-    for make in (constant, drift):
-        short, long = (
-            np.mean([regret(make(np.random.default_rng(s), t, 100)) for s in range(1)])
-            for t in (500, 2_000)
-        )
+@pytest.mark.slow
+def test_regret_hardly_grows_where_losses_can_be_predicted():
+    for kind in ("constant", "drift"):
+        short, long = (regret(reference_losses(t, 100)[kind]) for t in (500, 2_000))
         assert long < 1.5 * short
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_over_two_hundred_rounds_stay_finite():
+    generator, learner, lhat = torch.Generator().manual_seed(0), SleepingExperts(100_000), None
+    for t in range(200):
+        learner.predict(None, lhat)
+        rows, p = learner.select(100, generator)
+        lhat = torch.rand(100_000, dtype=torch.float64, generator=generator) ** (1 + t % 3)
+        learner.update(lhat)
+        learner.sleep(rows)
+        assert len(rows) == 100
+        assert bool(((p > 0) & (p <= 1)).all())
+    assert int(learner.awake.sum()) == 80_000
+    assert all(bool(x.isfinite().all()) for x in learner.state_dict().values())
 
 
 def test_half_of_the_rows_alternating_cost_one():

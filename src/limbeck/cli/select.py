@@ -26,17 +26,18 @@ def select(
     scores
         One row for each row of the pool, always in one order (CSV, Parquet, JSONL, Arrow or npz):
         columns prob_<class> or probs of the student, or gains in a column gain; for some rules a
-        column embedding; bought where a row is out; id is copied.
+        column embedding or teacher_error; bought where a row is out; id is copied.
     k
         Rows to choose.
     rule
-        rad, adaprod, uniform, greedy, averaged_greedy, power, coreset, cluster_margin, badge or
-        contextual_diversity.
+        rad, expected_gain, adaprod, uniform, greedy, averaged_greedy, power, coreset,
+        cluster_margin, badge or contextual_diversity.
     measure
         What is informative: margin, entropy, least_confidence, gradient_norm or rank. Default: the
         column gain where there is one, else margin.
     teacher_error
-        Share of rows that the teacher gets wrong, by its answers on validation rows (rad).
+        Share of rows that the teacher gets wrong, by its answers on validation rows (rad). Default:
+        the mean of the column teacher_error.
     memory
         File in which the rule remembers one round for the next, the batch among it (.safetensors).
     seed

@@ -13,7 +13,7 @@ from limbeck.select.greedy import AveragedGreedy, Greedy, top_rows
 from limbeck.select.power import Power, power_sample
 from limbeck.select.rad import expected_inclusion, rad_distribution, rad_inclusion, worst_case
 from limbeck.select.regret import relative_regret_distribution
-from limbeck.select.robust import Rad
+from limbeck.select.robust import ExpectedGain, Rad
 from limbeck.select.scoring import gains_of
 from limbeck.select.sleeping import SleepingExperts
 from limbeck.select.uniform import Uniform
@@ -24,6 +24,7 @@ SELECTORS: dict[str, type[Selector]] = {
     Greedy.name: Greedy,
     AveragedGreedy.name: AveragedGreedy,
     Rad.name: Rad,
+    ExpectedGain.name: ExpectedGain,
     AdaProd.name: AdaProd,
     Power.name: Power,
     Coreset.name: Coreset,
@@ -42,6 +43,7 @@ __all__ = [
     "ClusterMargin",
     "ContextualDiversity",
     "Coreset",
+    "ExpectedGain",
     "Greedy",
     "Power",
     "Rad",

@@ -7,20 +7,29 @@ gradients at the most probable class, (f - onehot) outer h.
 
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from limbeck.errors import ConfigError, ShapeError
 from limbeck.select.base import Candidates, Selection, Selector, batch_size, chosen
-from limbeck.select.gains import check_probs
+from limbeck.select.gains import check_embeddings, check_probs
+
+_DRAWS = 64
+"""Rows that are drawn at once, before all rows are compared with those that are kept."""
+_ROWS = 2048
+"""Rows of one matrix product: its result stays in the cache."""
 
 
 def badge_rows(probs: Tensor, embeddings: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """k-means++ seeds over gradients: the first has the largest norm, each next one is drawn in
     proportion to its squared distance to the nearest before it.
 
-    The gradient a outer h is never built: <a outer h, b outer g> = <a, b> <h, g>.
+    The gradient a outer h is never built: <a outer h, b outer g> = <a, b> <h, g>. Rows are drawn
+    many at a time by distances of a while ago, and one that has come nearer since is kept with the
+    probability (distance now) / (distance then): each kept row has the distribution of one that is
+    drawn by distances of now.
 
     Args:
         probs: Student probabilities, shape (n, C).
@@ -33,9 +42,9 @@ def badge_rows(probs: Tensor, embeddings: Tensor, k: int, generator: torch.Gener
 
     Raises:
         ShapeError: probabilities and embeddings are of different rows.
-        ConfigError: k is out of range, or rows are no probabilities.
+        ConfigError: k is out of range, rows are no probabilities, or embeddings are not finite.
 
-    Cost: O(n (C + D) k) time in matrix-vector products, O(n (C + D)) memory.
+    Cost: O(n (C + D) k) time in matrix products, O(n (C + D)) memory.
     """
     if probs.ndim != 2 or embeddings.ndim != 2 or len(probs) != len(embeddings):
         raise ShapeError(
@@ -47,33 +56,57 @@ def badge_rows(probs: Tensor, embeddings: Tensor, k: int, generator: torch.Gener
         raise ConfigError(f"k={k}: must be in [0, {n}] rows.")
     f, h = probs.detach().float(), embeddings.detach().float()
     check_probs(f)
+    check_embeddings(h)
     if k == 0:
         return torch.zeros(0, dtype=torch.int64)
     a = f - functional.one_hot(f.argmax(dim=1), f.shape[1])
     norms = a.square().sum(dim=1) * h.square().sum(dim=1)
-    gap = torch.full((n,), torch.inf)
-    free = torch.ones(n, dtype=torch.bool)
     picks = torch.empty(k, dtype=torch.int64)
-    row = int(norms.argmax())
-    for i in range(k):
-        picks[i], free[row] = row, False
-        distance = norms + norms[row] - 2 * (a @ a[row]) * (h @ h[row])
-        gap = torch.minimum(gap, distance.clamp_min_(0)).masked_fill_(~free, 0)
-        if i + 1 < k:
-            row = _draw(gap, free, generator)
+    picks[0] = norms.argmax()
+    gap = _nearer(torch.full((n,), torch.inf), a, h, norms, picks[:1])
+    done = 1
+    while done < k:
+        gap[picks[:done]] = 0
+        total = gap.double().cumsum(0)
+        if not float(total[-1]) > 0:  # what is left repeats what is picked
+            free = torch.ones(n, dtype=torch.bool).index_fill_(0, picks[:done], False).nonzero()
+            picks[done:] = free[torch.randperm(len(free), generator=generator)[: k - done], 0]
+            break
+        new = _drawn(gap, total, a, h, norms, generator)[: k - done]
+        picks[done : done + len(new)] = new
+        done += len(new)
+        gap = _nearer(gap, a, h, norms, new)
     return picks
 
 
-def _draw(weight: Tensor, free: Tensor, generator: torch.Generator) -> int:
-    """A free place in proportion to its weight; any free one when all weights are 0."""
-    total = weight.double().cumsum(0)
-    if float(total[-1]) <= 0:
-        places = free.nonzero()[:, 0]
-        return int(places[torch.randint(len(places), (), generator=generator)])
-    u = torch.rand((), dtype=torch.float64, generator=generator) * total[-1]
-    at = int(torch.searchsorted(total, u, right=True).clamp_max(len(total) - 1))
-    # u may have been rounded up to the end, behind the last place with a weight.
-    return at if bool(weight[at] > 0) else int(weight.nonzero()[-1, 0])
+def _drawn(
+    gap: Tensor, total: Tensor, a: Tensor, h: Tensor, norms: Tensor, generator: torch.Generator
+) -> Tensor:
+    """The next picks, one at least: draws by `gap`, thinned out by what the kept ones change."""
+    u = torch.rand(2, _DRAWS, dtype=torch.float64, generator=generator)
+    at = torch.searchsorted(total, u[0] * total[-1], right=True).clamp_max_(len(total) - 1)
+    # A product may have been rounded up to the end, behind the last place with a weight.
+    rows = torch.where(gap[at] > 0, at, gap.nonzero()[-1, 0])
+    apart = norms[rows, None] + norms[rows] - 2 * (a[rows] @ a[rows].T) * (h[rows] @ h[rows].T)
+    apart.clamp_min_(0).masked_fill_(rows[:, None] == rows, 0)
+    left, chance = gap[rows].numpy(), (u[1] * gap[rows]).numpy()
+    kept = []
+    for i, distances in enumerate(apart.numpy()):
+        if chance[i] < left[i]:
+            kept.append(i)
+            np.minimum(left, distances, out=left)
+    return rows[kept]
+
+
+def _nearer(gap: Tensor, a: Tensor, h: Tensor, norms: Tensor, picks: Tensor) -> Tensor:
+    """Squared distances to the nearest of what `gap` stands for and some more picks."""
+    out = torch.empty_like(gap)
+    for start in range(0, len(gap), _ROWS):
+        rows = slice(start, start + _ROWS)
+        inner = (a[rows] @ a[picks].T).mul_(h[rows] @ h[picks].T)
+        nearest = torch.add(norms[picks], inner, alpha=-2).amin(dim=1)
+        out[rows] = torch.minimum(gap[rows], (nearest + norms[rows]).clamp_min_(0))
+    return out
 
 
 @final

@@ -27,8 +27,9 @@ class Candidates(Protocol):
         """N."""
 
     @property
-    def teacher_error(self) -> float | None:
-        """Share of rows that the teacher gets wrong, by its answers on validation rows."""
+    def teacher_error(self) -> float | Tensor | None:
+        """Share of rows that the teacher gets wrong, by its answers on validation rows; or an
+        estimate of the probability that it is wrong at each of `rows`, in [0, 1], shape (n,)."""
 
     def probs(self) -> Iterator[Tensor]:
         """Student probabilities in evaluation mode, in blocks (b, C), or (M, b, C) of M members."""
@@ -50,7 +51,8 @@ class Arrays:
         embedding: Inputs of the student's last layer, shape (n, D), or None.
         known: The same of rows that are labelled or bought already, shape (l, D), or None.
         pool_size: N. Default: the last row's position and one.
-        teacher_error: Share of rows that the teacher gets wrong, in [0, 1], or None.
+        teacher_error: Share of rows that the teacher gets wrong, in [0, 1]; or the probability that
+            it is wrong at each of these rows, shape (n,); or None.
     """
 
     rows: Tensor
@@ -58,7 +60,7 @@ class Arrays:
     embedding: Tensor | None = None
     known: Tensor | None = None
     pool_size: int = 0
-    teacher_error: float | None = None
+    teacher_error: float | Tensor | None = None
 
     def __post_init__(self) -> None:
         n = self.rows.shape[0]
@@ -72,6 +74,11 @@ class Arrays:
             )
         if self.embedding is not None and len(self.embedding) != n:
             raise ShapeError(f"{n} rows but {len(self.embedding)} embeddings; give one for each.")
+        if isinstance(self.teacher_error, Tensor) and self.teacher_error.shape != (n,):
+            raise ShapeError(
+                f"{n} rows but errors of shape {tuple(self.teacher_error.shape)}; give one for "
+                f"each row, or one number for all."
+            )
         if not self.pool_size:
             object.__setattr__(self, "pool_size", int(self.rows[-1]) + 1 if n else 0)
 

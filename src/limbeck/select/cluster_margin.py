@@ -16,7 +16,7 @@ from torch import Tensor
 
 from limbeck.errors import ConfigError
 from limbeck.select.base import Candidates, Selection, Selector, batch_size, chosen
-from limbeck.select.gains import groups_of
+from limbeck.select.gains import check_embeddings, groups_of
 from limbeck.select.greedy import top_rows
 from limbeck.select.scoring import gains_of
 
@@ -35,10 +35,14 @@ def average_linkage(x: Tensor, clusters: int, seed: int = 0) -> Tensor:
     Returns:
         Cluster of each row, int64, shape (n,).
 
+    Raises:
+        ConfigError: `clusters` is below 1, or features are NaN or infinite.
+
     Cost: O(min(n, 2000)^2) memory; k-means in minibatches beyond 2,000 rows.
     """
     if clusters < 1:
         raise ConfigError(f"clusters={clusters}: must be >= 1.")
+    check_embeddings(x)
     features = x.detach().float().cpu().numpy()
     if len(features) <= LEAVES:
         return torch.from_numpy(_cut(features, clusters))
@@ -63,6 +67,9 @@ def _cut(features: NDArray[np.float32], clusters: int) -> NDArray[np.int64]:
 def round_robin(clusters: Tensor, order: Tensor, k: int) -> Tensor:
     """Take one row from each cluster in turn, from the smallest cluster to the largest.
 
+    Of clusters of one size the one whose first row comes first in `order` is first: what clusters
+    are called does not matter.
+
     Args:
         clusters: Cluster of each row, int64, shape (n,).
         order: Rows that may be taken, in the order in which a cluster gives them, int64, (m,).
@@ -79,9 +86,10 @@ def round_robin(clusters: Tensor, order: Tensor, k: int) -> Tensor:
     starts = sizes.cumsum(0) - sizes
     turn = torch.empty_like(group)
     turn[by_group] = torch.arange(len(group)) - starts[group[by_group]]
-    # Turn first, then size of the cluster; equal sizes by cluster.
+    # Turn first, then size of the cluster; of equal sizes the one whose first row comes first.
+    by_first = by_group[starts].sort().indices
     rank = torch.empty_like(sizes)
-    rank[sizes.sort(stable=True).indices] = torch.arange(len(sizes))
+    rank[by_first[sizes[by_first].sort(stable=True).indices]] = torch.arange(len(sizes))
     return order[(turn * len(sizes) + rank[group]).sort(stable=True).indices[:k]]
 
 

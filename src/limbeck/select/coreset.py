@@ -11,12 +11,22 @@ from torch import Tensor
 
 from limbeck.errors import ConfigError, ShapeError
 from limbeck.select.base import Candidates, Selection, Selector, batch_size, surely
+from limbeck.select.gains import check_embeddings
 
-_BLOCK = 1024
+_NEAR = 2048
+"""Rows, those that lie farthest, among which picks are sought before all are looked at again."""
+_PICKS = 256
+"""Picks, or centers, that all rows are compared with at once."""
+_ROWS = 2048
+"""Rows of one matrix product: its result stays in the cache."""
 
 
 def k_center(x: Tensor, k: int, *, centers: Tensor | None = None) -> Tensor:
     """Choose k rows by farthest-first traversal: each is the one farthest from all before it.
+
+    A row comes no nearer to the picks than it was, so the farthest of a few far rows is the
+    farthest of all as long as it is farther than the rest were when all were looked at. Picks are
+    sought among those few, and all rows are compared with many picks by one matrix product.
 
     Args:
         x: Features, floating point, shape (n, d); distances are Euclidean.
@@ -30,44 +40,73 @@ def k_center(x: Tensor, k: int, *, centers: Tensor | None = None) -> Tensor:
         ShapeError: `x` or `centers` is no matrix of that width.
         ConfigError: k is out of range, or features are NaN or infinite.
 
-    Cost: O(n d (k + l)) time in matrix-vector products, O(n) memory beside `x`.
+    Cost: O(n d (k + l)) time in matrix products, O(n) memory beside `x`.
     Guarantee: the largest distance of a row to a center is at most twice the smallest possible one.
     """
-    if x.ndim != 2 or not x.is_floating_point():
-        raise ShapeError(f"k_center needs features (n, d), got {x.dtype} of {tuple(x.shape)}.")
-    n = len(x)
-    if not 0 <= k <= n:
-        raise ConfigError(f"k={k}: must be in [0, {n}] rows.")
-    if n and not bool(x.isfinite().all()):
-        raise ConfigError("features hold NaN or infinite values; look at the student's embeddings.")
+    _check(x, k, centers)
     squares = x.square().sum(dim=1)
-    gap = torch.full((n,), torch.inf, dtype=x.dtype, device=x.device)  # squared, to the nearest
+    gap = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)  # squared, to nearest
     if centers is not None and len(centers):
-        gap = _to_nearest(x, squares, centers.to(x))
+        centers = centers.to(x)
+        for start in range(0, len(centers), _PICKS):
+            gap = _nearer(gap, x, squares, centers[start : start + _PICKS])
     picks = torch.empty(k, dtype=torch.int64, device=x.device)
-    row = 0 if centers is None or not len(centers) else int(gap.argmax()) if n else 0
-    for i in range(k):
-        picks[i] = row
-        # |x - c|^2 by one matrix-vector product; rounding may bring it just below 0.
-        gap = torch.minimum(gap, (squares + squares[row] - 2 * (x @ x[row])).clamp_min_(0))
+    done = 0
+    while done < k:
+        new = _farthest(x, squares, gap, min(k - done, _PICKS))
+        picks[done : done + len(new)] = new
+        done += len(new)
+        gap = _nearer(gap, x, squares, x[new])
         # Rows that repeat a pick have gap 0 as well: without the mark it could be picked again.
-        gap[row] = -torch.inf
-        row = int(gap.argmax())
+        gap[picks[:done]] = -torch.inf
     return picks
 
 
-def _to_nearest(x: Tensor, squares: Tensor, centers: Tensor) -> Tensor:
-    """Squared distance to the nearest center, centers a block at a time."""
-    if centers.ndim != 2 or centers.shape[1] != x.shape[1]:
+def _farthest(x: Tensor, squares: Tensor, gap: Tensor, most: int) -> Tensor:
+    """The next picks, one at least: as many as can be told from the rows that lie farthest now."""
+    first = int(gap.argmax())
+    far = gap.topk(min(_NEAR, len(gap)))
+    bound = float(far.values[-1]) if len(far.values) < len(gap) else -torch.inf
+    rows = torch.cat([far.indices, far.indices.new_tensor([first])]).unique()
+    near, own, left = x[rows], squares[rows], gap[rows]
+    at = int((rows == first).nonzero()[0, 0])
+    found = []
+    while True:
+        found.append(at)
+        if len(found) == most:
+            break
+        # |x - c|^2 by one matrix-vector product; rounding may bring it just below 0.
+        left = torch.minimum(left, (own + own[at] - 2 * (near @ near[at])).clamp_min_(0))
+        left[at] = -torch.inf
+        at = int(left.argmax())
+        if not float(left[at]) > bound:  # a row that was left out may be as far
+            break
+    return rows[found]
+
+
+def _nearer(gap: Tensor, x: Tensor, squares: Tensor, centers: Tensor) -> Tensor:
+    """Squared distances to the nearest of what `gap` stands for and some centers."""
+    own = centers.square().sum(dim=1)
+    out = torch.empty_like(gap)
+    for start in range(0, len(x), _ROWS):
+        rows = slice(start, start + _ROWS)
+        nearest = torch.addmm(own, x[rows], centers.T, alpha=-2).amin(dim=1)
+        out[rows] = torch.minimum(gap[rows], (nearest + squares[rows]).clamp_min_(0))
+    return out
+
+
+def _check(x: Tensor, k: int, centers: Tensor | None) -> None:
+    if x.ndim != 2 or not x.is_floating_point():
+        raise ShapeError(f"k_center needs features (n, d), got {x.dtype} of {tuple(x.shape)}.")
+    if not 0 <= k <= len(x):
+        raise ConfigError(f"k={k}: must be in [0, {len(x)}] rows.")
+    if centers is not None and len(centers) and centers.shape[1:] != x.shape[1:]:
         raise ShapeError(
             f"centers have shape {tuple(centers.shape)} but features are {x.shape[1]} wide."
         )
-    gap = torch.full_like(squares, torch.inf)
-    for start in range(0, len(x), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        near = torch.cdist(x[rows], centers).square().amin(dim=1)
-        gap[rows] = near
-    return gap
+    check_embeddings(x)
+    if centers is not None:
+        check_embeddings(centers)
 
 
 @final

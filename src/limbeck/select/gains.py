@@ -112,6 +112,7 @@ def gradient_norms(probs: Tensor, embeddings: Tensor | None) -> Tensor:
 
     Raises:
         ShapeError: embeddings are missing or of other rows.
+        ConfigError: embeddings are NaN or infinite.
     """
     if embeddings is None or embeddings.ndim != 2 or len(embeddings) != len(probs):
         got = "none" if embeddings is None else tuple(embeddings.shape)
@@ -119,6 +120,7 @@ def gradient_norms(probs: Tensor, embeddings: Tensor | None) -> Tensor:
             f"gains by 'gradient_norm' need embeddings of shape ({len(probs)}, D), got {got}; they "
             f"are the inputs of the student's last layer."
         )
+    check_embeddings(embeddings)
     f = probs.detach().float()
     # |f - e|^2 = |f|^2 - 2 f_top + 1; the gradient is the outer product of f - e and h.
     error = (f.square().sum(dim=1) - 2 * f.amax(dim=1) + 1).clamp_min(0).sqrt()
@@ -188,4 +190,17 @@ def check_probs(f: Tensor) -> None:
         raise ConfigError(
             "student probabilities must be >= 0 and sum to 1 in each row, without NaN; pass "
             "torch.softmax(logits, dim=-1) of a student in evaluation mode."
+        )
+
+
+def check_embeddings(h: Tensor) -> None:
+    """Refuse embeddings that have no distances.
+
+    Raises:
+        ConfigError: one is NaN or infinite.
+    """
+    if not bool(h.isfinite().all()):
+        raise ConfigError(
+            "embeddings hold NaN or infinite values; look at the student that they come from, or "
+            "leave those rows out."
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from limbeck.errors import ShapeError
 from limbeck.select.base import Candidates, Selection, Selector, batch_size, surely
+from limbeck.select.gains import check_gains
 from limbeck.select.scoring import Score, gains_of
 
 
@@ -82,6 +83,7 @@ class AveragedGreedy(Selector):
         """Take the gains into the mean."""
         if rows.shape != gains.shape:
             raise ShapeError(f"{len(rows)} rows but {len(gains)} gains; give one for each row.")
+        check_gains(gains)
         self._grow(int(rows.max()) + 1 if len(rows) else 0)
         self._sum[rows] += gains.double()
         self._count[rows] += 1

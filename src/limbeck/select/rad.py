@@ -9,6 +9,9 @@ Source: Baykal, Trinh, Iliopoulos, Menghani, Vee, "Robust active distillation", 
 against the linear program that defines it; the game with caps for batches is our own.
 """
 
+import operator
+from bisect import bisect_left
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -123,9 +126,12 @@ def expected_inclusion(gains: Tensor, error: Tensor, k: int) -> Tensor:
     """
     check_batch(k, len(gains))
     check_gains(gains)
-    check_gains(error)
-    if len(error) != len(gains):
+    if error.shape != gains.shape:
         raise ConfigError(f"{len(error)} errors for {len(gains)} gains; give one for each row.")
+    if not bool(((error >= 0) & (error <= 1)).all()):  # NaN fails both
+        raise ConfigError(
+            "the teacher's errors must be probabilities in [0, 1], without NaN; give 1 - trust."
+        )
     expected = gains.double() * (1 - error.double())
     p = torch.zeros(len(gains), dtype=torch.float64, device=gains.device)
     p[expected.sort(descending=True, stable=True).indices[:k]] = 1.0
@@ -158,7 +164,7 @@ def _filled(
     s: NDArray[np.float64], harmonic: NDArray[np.float64], k: int, c: float
 ) -> tuple[int, int]:
     """How many rows have a gain above c, and how many are filled to min(1, c / gain) by k."""
-    above = int(np.searchsorted(-s, -c, side="left"))
+    above = bisect_left(s, -c, key=operator.neg)
     used = c * harmonic[above - 1] if above else 0.0
     if used >= k:
         return above, int(np.searchsorted(harmonic, k / c, side="right"))
@@ -185,14 +191,15 @@ def sorted_gains(
         raise ConfigError("no gains, so there is nothing to choose from; give at least one row.")
     if mistakes < 0:
         raise ConfigError(f"mistakes={mistakes}: must be >= 0; round (1 - accuracy) n.")
-    s, order = gains.detach().double().cpu().sort(descending=True, stable=True)
-    return s.clamp_min_(FLOOR).numpy(), order.numpy(), min(mistakes, len(gains) - 1)
+    s, order = gains.detach().cpu().sort(descending=True, stable=True)
+    return s.double().clamp_min_(FLOOR).numpy(), order.numpy(), min(mistakes, len(gains) - 1)
 
 
 def _support(harmonic: NDArray[np.float64], m: int) -> int:
     """The smallest k > m that maximises (k - m) / H_k."""
-    counts = np.arange(1, len(harmonic) - m + 1)
-    return int(m + 1 + np.argmax(counts / harmonic[m:]))
+    value = np.arange(1, len(harmonic) - m + 1) / harmonic[m:]
+    # Rounding must not make one of several equal values the largest.
+    return int(m + 1 + np.argmax(value >= value.max() * (1 - 1e-14)))
 
 
 def check_batch(k: int, n: int) -> None:

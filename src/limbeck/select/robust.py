@@ -1,4 +1,4 @@
-"""The games of RAD as rules for choosing rows."""
+"""The game of RAD, and the expected gain, as rules for choosing rows."""
 
 from typing import final
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from limbeck.errors import ConfigError
 from limbeck.numerics.rounding import dependent_rounding
-from limbeck.select.base import Candidates, Selection, Selector, batch_size, chosen
-from limbeck.select.rad import rad_inclusion
+from limbeck.select.base import Candidates, Selection, Selector, batch_size, chosen, surely
+from limbeck.select.rad import expected_inclusion, rad_inclusion
 from limbeck.select.scoring import Score, gains_of
 
 
@@ -19,6 +19,8 @@ def mistakes_of(candidates: Candidates, name: str) -> int:
         ConfigError: the candidates do not tell the teacher's error.
     """
     error = candidates.teacher_error
+    if isinstance(error, Tensor):
+        error = float(error.double().mean()) if len(error) else 0.0
     if error is None or not 0 <= error <= 1:
         raise ConfigError(
             f"{name} needs the teacher's error on validation rows, in [0, 1], got {error}; give "
@@ -57,3 +59,38 @@ class Rad(Selector):
             return chosen(candidates, torch.zeros(0, dtype=torch.int64), None)
         m = mistakes_of(candidates, self.name)
         return drawn(candidates, rad_inclusion(gains_of(candidates, self.measure), m, k), generator)
+
+
+@final
+class ExpectedGain(Selector):
+    """The k candidates with the largest gain times the probability that the teacher is right there.
+
+    It maximises sum_i p_i g_i (1 - e_i) and has no adversary: it is as good as the estimate e of
+    the teacher's error at each row, such as the share of errors among the nearest validation rows.
+
+    Args:
+        measure: What is informative; see `limbeck.select.gains`.
+    """
+
+    name = "expected_gain"
+
+    def __init__(self, *, measure: Score = "margin") -> None:
+        self.measure = measure
+
+    def select(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
+        """Choose min(k, n) rows; nothing is drawn, and of equal ones the earlier is chosen.
+
+        Raises:
+            ConfigError: `teacher_error` is no tensor with an estimate for each row.
+        """
+        k = batch_size(candidates, k)
+        error = candidates.teacher_error
+        if not isinstance(error, Tensor):
+            raise ConfigError(
+                f"{self.name} needs an estimate of the teacher's error at each row, got "
+                f"teacher_error={error}; give a tensor with one for each candidate (in a file of "
+                f"scores, a column teacher_error), or choose 'greedy', which is the same where the "
+                f"error is the same everywhere."
+            )
+        p = expected_inclusion(gains_of(candidates, self.measure), error, k)
+        return surely(candidates, p.nonzero()[:, 0])

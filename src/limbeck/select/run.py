@@ -2,8 +2,9 @@
 
 The file has one row for each row of the pool, in an order that stays the same from round to round.
 Its columns are the student's probabilities (`probs`, or `prob_<class>`), or ready-made gains in
-`gain`; for some rules the student's `embedding`; and `bought`, true where a row was bought or may
-not be chosen. A column `id` is copied to what is chosen.
+`gain`; for some rules the student's `embedding`, or `teacher_error`, the probability that the
+teacher is wrong about the row, as estimated; and `bought`, true where a row was bought or may not
+be chosen. A column `id` is copied to what is chosen.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from limbeck.select.gains import MEASURES, Measure
 from limbeck.select.scoring import Score
 from limbeck.storage import sha256, storage_errors, write_bytes
 
-GAIN, BOUGHT, ID = "gain", "bought", "id"
+GAIN, ERROR, BOUGHT, ID = "gain", "teacher_error", "bought", "id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class SelectConfig:
     """What is informative: a measure of `limbeck.select.gains`. Default: `gain` where the file has
     it, else margin."""
     teacher_error: float | None = None
-    """rad: share of rows that the teacher gets wrong, in [0, 1], from its validation accuracy."""
+    """rad: share of rows that the teacher gets wrong, in [0, 1], from its validation accuracy.
+    Default: the mean of the column teacher_error, where the file has it."""
     memory: Path | None = None
     """File that holds what the rule remembers from round to round (.safetensors)."""
     seed: int = 0
@@ -103,7 +105,7 @@ def choose(config: SelectConfig) -> Chosen:
     rule = selector_class(config.rule)()
     columns = _read(config)
     score = _score(config, rule, columns)
-    candidates = _candidates(columns, config, score)
+    candidates = _candidates(columns, config)
     selection = _from_memory(rule, candidates, columns, score, config)
     gained = None
     if hasattr(rule, "measure"):
@@ -116,9 +118,10 @@ def choose(config: SelectConfig) -> Chosen:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Columns:
-    """The file: gains (n,) or probabilities (n, C), embeddings, rows that are out, ids."""
+    """The file: gains and errors (n,), probabilities (n, C), embeddings, rows that are out, ids."""
 
     gain: Tensor | None
+    error: Tensor | None
     probs: Tensor | None
     embedding: Tensor | None
     bought: Tensor
@@ -127,7 +130,8 @@ class _Columns:
 
 def _read(config: SelectConfig) -> _Columns:
     source = find_source(config.scores)
-    names = column_names(source.files[0], source.format, [GAIN, BOUGHT, ID, "probs", "embedding"])
+    known = [GAIN, ERROR, BOUGHT, ID, "probs", "embedding"]
+    names = column_names(source.files[0], source.format, known)
     probs = [n for n in names if n == "probs" or n.startswith("prob_") or _numbered(n, "probs")]
     embedding = [n for n in names if n == "embedding" or _numbered(n, "embedding")]
     if GAIN not in names and not probs:
@@ -135,7 +139,7 @@ def _read(config: SelectConfig) -> _Columns:
             f"{config.scores} has no scores: its columns are {names}; give columns prob_<class> "
             f"(or a list column probs) of the student, or gains in [0, 1] in a column gain."
         )
-    numbers = [*probs, *embedding, *(n for n in (GAIN,) if n in names)]
+    numbers = [*probs, *embedding, *(n for n in (GAIN, ERROR) if n in names)]
     lists = {"probs", "embedding"}
     kinds: dict[str, Kind] = {n: "any" if n in lists else "number" for n in numbers}
     kinds |= {n: "any" for n in (BOUGHT, ID) if n in names}
@@ -143,6 +147,7 @@ def _read(config: SelectConfig) -> _Columns:
     n = table.num_rows
     return _Columns(
         gain=_matrix(table, [GAIN], config.scores)[:, 0] if GAIN in names else None,
+        error=_matrix(table, [ERROR], config.scores)[:, 0] if ERROR in names else None,
         probs=_matrix(table, probs, config.scores) if probs else None,
         embedding=_matrix(table, embedding, config.scores) if embedding else None,
         bought=_flags(table, config.scores)
@@ -194,7 +199,8 @@ def _score(config: SelectConfig, rule: Selector, columns: _Columns) -> Score:
             f"measure={config.measure!r} needs class probabilities but {config.scores} has gains "
             f"only; give columns prob_<class>, or leave the measure out."
         )
-    score = _first_column if ready else cast(Measure, config.measure or "margin")
+    score = columns.gain if ready else cast(Measure, config.measure or "margin")
+    assert score is not None  # `ready` has seen to it
     if hasattr(rule, "measure"):
         rule.measure = score
     elif "probs" in rule.needs and columns.probs is None:
@@ -205,27 +211,22 @@ def _score(config: SelectConfig, rule: Selector, columns: _Columns) -> Score:
     return score
 
 
-def _first_column(block: Tensor) -> Tensor:
-    return block[:, 0]
-
-
-def _candidates(
-    columns: _Columns, config: SelectConfig, score: Score, rows: Tensor | None = None
-) -> Arrays:
+def _candidates(columns: _Columns, config: SelectConfig, rows: Tensor | None = None) -> Arrays:
     """Rows that are not bought, or the rows given, with their numbers."""
     if rows is None:
         rows = (~columns.bought).nonzero()[:, 0]
-    numbers = columns.probs
-    if score is _first_column and columns.gain is not None:
-        numbers = columns.gain[:, None]
-    assert numbers is not None  # `_score` has seen to it
+    n = len(columns.bought)
+    probs = columns.probs if columns.probs is not None else torch.zeros(n, 0)
+    error: float | Tensor | None = config.teacher_error
+    if error is None and columns.error is not None:
+        error = columns.error[rows]
     return Arrays(
         rows,
-        numbers[rows],
+        probs[rows],
         None if columns.embedding is None else columns.embedding[rows],
         None if columns.embedding is None else columns.embedding[columns.bought],
-        len(columns.bought),
-        config.teacher_error,
+        n,
+        error,
     )
 
 
@@ -245,7 +246,7 @@ def _from_memory(
             )
         rule.load_state_dict({n[5:]: t for n, t in told.items() if n.startswith("rule.")})
         # What became of the last round's candidates, under the student of now.
-        last = _candidates(columns, config, score, told["rows"])
+        last = _candidates(columns, config, told["rows"])
         rule.observe(told["rows"], gains_of(last, score))
     generator = torch.Generator().manual_seed(config.seed)
     selection = rule.select(candidates, config.k, generator)

@@ -9,8 +9,9 @@ from limbeck.errors import ShapeError
 from limbeck.select.base import Candidates
 from limbeck.select.gains import Measure, check_gains, gains, gradient_norms, over_largest, ranks
 
-Score = Measure | Callable[[Tensor], Tensor]
-"""A measure of `limbeck.select.gains`, or a function from a block of probabilities to gains."""
+Score = Measure | Callable[[Tensor], Tensor] | Tensor
+"""A measure of `limbeck.select.gains`; a function from a block of probabilities to gains; or ready
+gains of all rows of the pool, in [0, 1], shape (N,)."""
 
 
 def gains_of(candidates: Candidates, measure: Score) -> Tensor:
@@ -19,11 +20,13 @@ def gains_of(candidates: Candidates, measure: Score) -> Tensor:
     Args:
         candidates: Their probabilities are read a block at a time.
         measure: What is informative. Probabilities of several members are averaged for all measures
-            but "bald".
+            but "bald"; ready gains need none.
 
     Raises:
         ShapeError, ConfigError: as `gains`, or a function of yours gives something else than gains.
     """
+    if isinstance(measure, Tensor):
+        return _ready(candidates, measure)
     if measure == "gradient_norm":
         return _gradient_norm(candidates)
     kind = "margin" if measure == "rank" else measure
@@ -37,7 +40,18 @@ def gains_of(candidates: Candidates, measure: Score) -> Tensor:
     return ranks(found) if measure == "rank" else found
 
 
-def _of_block(block: Tensor, measure: Score) -> Tensor:
+def _ready(candidates: Candidates, of_pool: Tensor) -> Tensor:
+    if of_pool.shape != (candidates.pool_size,):
+        raise ShapeError(
+            f"ready gains have shape {tuple(of_pool.shape)} but the pool has "
+            f"{candidates.pool_size} rows; give one for each row of the pool, bought ones too."
+        )
+    found = of_pool.detach()[candidates.rows].float()
+    check_gains(found)
+    return found
+
+
+def _of_block(block: Tensor, measure: Measure | Callable[[Tensor], Tensor]) -> Tensor:
     if measure != "bald" and block.ndim == 3:
         block = block.mean(dim=0)
     return measure(block) if callable(measure) else gains(block, measure)

@@ -26,7 +26,10 @@ class SelectorSuite(ABC):
             logits, embeddings = torch.zeros_like(logits), torch.ones_like(embeddings)
         known = torch.randn(3, 5, generator=g)
         probs = torch.softmax(logits, dim=1)
-        return Arrays(rows, probs[rows], embeddings[rows], known, _POOL, 0.2)
+        errors = 0.4 * torch.rand(_POOL, generator=g)
+        if ties:
+            errors = torch.full_like(errors, 0.2)
+        return Arrays(rows, probs[rows], embeddings[rows], known, _POOL, errors[rows])
 
     def batch(self, k: int, seed: int = 0, rule: Selector | None = None) -> Selection:
         """k of all 40 rows, by a new rule unless one is given."""
@@ -92,13 +95,51 @@ class SelectorSuite(ABC):
         good = self.candidates(torch.arange(_POOL))
         probs = good.probabilities.clone()
         probs[3, 0] = torch.nan
-        bad = Arrays(good.rows, probs, good.embedding, good.known, _POOL, 0.2)
-        told = ""
-        try:
-            rule.select(bad, 5, torch.Generator().manual_seed(0))
-        except ConfigError as error:
-            told = str(error)
-        assert "NaN" in told
+        bad = Arrays(good.rows, probs, good.embedding, good.known, _POOL, good.teacher_error)
+        assert "NaN" in self._refusal(rule, bad)
+
+    def test_embeddings_that_are_no_numbers_are_refused(self) -> None:
+        rule = self.make()
+        if "embeddings" not in rule.needs:
+            return
+        good = self.candidates(torch.arange(_POOL))
+        assert good.embedding is not None
+        for value in (torch.nan, torch.inf):
+            embedding = good.embedding.clone()
+            embedding[3, 0] = value
+            bad = Arrays(
+                good.rows, good.probabilities, embedding, good.known, _POOL, good.teacher_error
+            )
+            assert "NaN" in self._refusal(rule, bad)
+
+    def test_numbering_the_pool_anew_numbers_the_batch_anew(self) -> None:
+        """Equal probabilities where the rule tells them, else as often up to chance."""
+        old = self.candidates(torch.arange(_POOL))
+        order = torch.randperm(_POOL, generator=torch.Generator().manual_seed(5))
+        assert isinstance(old.teacher_error, torch.Tensor)
+        assert old.embedding is not None
+        new = Arrays(
+            old.rows,
+            old.probabilities[order],
+            old.embedding[order],
+            old.known,
+            _POOL,
+            old.teacher_error[order],
+        )
+        told, counts = torch.full((2, _POOL), torch.nan), torch.zeros(2, _POOL)
+        draws = 300
+        for turn, (candidates, name) in enumerate(((old, old.rows), (new, order))):
+            for seed in range(draws):
+                generator = torch.Generator().manual_seed(seed)
+                found = self.make().select(candidates, 6, generator)
+                counts[turn, name[found.rows]] += 1
+                if found.inclusion_probs is not None:
+                    told[turn, name[found.rows]] = found.inclusion_probs.float()
+        both = ~told.isnan().any(dim=0)
+        assert bool(((told[0] - told[1])[both].abs() <= 1e-5).all())
+        share = counts.mean(dim=0) / draws
+        error = (2 * share * (1 - share) / draws).sqrt()
+        assert bool(((counts[0] - counts[1]).abs() / draws <= 5 * error).all())
 
     def test_a_negative_batch_is_refused(self) -> None:
         told = ""
@@ -107,6 +148,14 @@ class SelectorSuite(ABC):
         except ConfigError as error:
             told = str(error)
         assert "k=-1" in told
+
+    def _refusal(self, rule: Selector, candidates: Arrays) -> str:
+        """What a rule says to candidates that it refuses."""
+        try:
+            rule.select(candidates, 5, torch.Generator().manual_seed(0))
+        except ConfigError as error:
+            return str(error)
+        return ""
 
     def _rounds(self, *, save_at: int) -> list[list[int]]:
         """Three rounds of five; after step `save_at` the rule is made anew from its state."""
