@@ -16,6 +16,7 @@ keeps a matrix of k x n scores, n is what fits into memory. The ratio is that of
 times at the same n.
 """
 
+import ctypes
 import gc
 import json
 import os
@@ -33,6 +34,8 @@ from benchmarks import _common
 from limbeck.storage import write_text
 
 Run = Callable[[], object]
+Prepared = tuple[Run, Callable[[], _common.Row]]
+"""What is measured, and what else is to be told of it afterwards."""
 THREADS, K, CLASSES, WIDTH, KNOWN = 2, 1_000, 10, 128, 1_000
 CASES = [
     # name, who, n, runs
@@ -103,7 +106,7 @@ def child(name: str, who: str, n: int, runs: int) -> _common.Row | None:
     except ImportError as error:
         print(f"{who} is not installed: {error}", file=sys.stderr)
         return None
-    gc.collect()
+    release()
     before, seconds, processor, peak = memory("VmRSS"), [], [], 0.0
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far was that of making the inputs
     for turn in range(runs):
@@ -113,7 +116,8 @@ def child(name: str, who: str, n: int, runs: int) -> _common.Row | None:
         processor.append(time.process_time() - began[1])
         if turn == 0:
             peak = memory("VmHWM")
-    assert len(np.unique(chosen)) == more.get("k", K)  # type: ignore[call-overload]
+    told = more()
+    assert len(np.unique(chosen)) == told.get("k", K)  # type: ignore[call-overload]
     return {
         "rule": name,
         "by": who,
@@ -124,8 +128,15 @@ def child(name: str, who: str, n: int, runs: int) -> _common.Row | None:
         "peak_added_mb": round(peak - before, 1),
         "peak_mb": round(peak, 1),
         "load_average": round(os.getloadavg()[0], 1),
-        **more,
+        **told,
     }
+
+
+def release() -> None:
+    """Give memory that is free back to the system, so that what is taken next is seen."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def memory(what: str) -> float:
@@ -136,7 +147,7 @@ def memory(what: str) -> float:
     raise RuntimeError(f"no {what} in /proc/self/status")
 
 
-def rad(n: int) -> tuple[Run, _common.Row]:
+def rad(n: int) -> Prepared:
     """A fifth of the rows, with a tenth of mistakes; gains as margins have them."""
     import torch
 
@@ -148,12 +159,15 @@ def rad(n: int) -> tuple[Run, _common.Row]:
     def run() -> object:
         return dependent_rounding(rad_inclusion(gains, m, k), generator).numpy()
 
-    p = rad_inclusion(gains, m, k)
-    support, sure = int((p > 0).sum()), int((p >= 1).sum())
-    return run, {"k": k, "mistakes": m, "support": support, "sure": sure}
+    def more() -> _common.Row:
+        p = rad_inclusion(gains, m, k)
+        support, sure = int((p > 0).sum()), int((p >= 1).sum())
+        return {"k": k, "mistakes": m, "support": support, "sure": sure}
+
+    return run, more
 
 
-def adaprod(n: int) -> tuple[Run, _common.Row]:
+def adaprod(n: int) -> Prepared:
     """A round with a prediction, after one that has left surprises."""
     import torch
 
@@ -173,7 +187,7 @@ def adaprod(n: int) -> tuple[Run, _common.Row]:
         learner.sleep(rows)
         return rows.numpy()
 
-    return run, {}
+    return run, dict
 
 
 def probabilities(n: int) -> Any:
@@ -190,10 +204,10 @@ def embeddings(n: int) -> Any:
     return middles[rng.integers(100, size=n)] + rng.standard_normal((n, WIDTH), np.float32)
 
 
-def ours(rule: str) -> Callable[[int], tuple[Run, _common.Row]]:
+def ours(rule: str) -> Callable[[int], Prepared]:
     """A selector of ours on arrays."""
 
-    def prepare(n: int) -> tuple[Run, _common.Row]:
+    def prepare(n: int) -> Prepared:
         import torch
 
         from limbeck.select import Arrays, selector_class
@@ -209,15 +223,15 @@ def ours(rule: str) -> Callable[[int], tuple[Run, _common.Row]]:
         def run() -> object:
             return selector.select(arrays, K, generator).rows.numpy()
 
-        return run, {}
+        return run, dict
 
     return prepare
 
 
-def skactiveml(rule: str) -> Callable[[int], tuple[Run, _common.Row]]:
+def skactiveml(rule: str) -> Callable[[int], Prepared]:
     """A query strategy of scikit-activeml; the classifier has its answers ready."""
 
-    def prepare(n: int) -> tuple[Run, _common.Row]:
+    def prepare(n: int) -> Prepared:
         from skactiveml.base import SkactivemlClassifier
         from skactiveml.pool import Badge, CoreSet, UncertaintySampling
 
@@ -233,7 +247,7 @@ def skactiveml(rule: str) -> Callable[[int], tuple[Run, _common.Row]]:
             x = embeddings(n + KNOWN)
             y = np.concatenate([unknown, np.zeros(KNOWN)])
             strategy = CoreSet(random_state=0)
-            return lambda: strategy.query(x, y, batch_size=K), {}
+            return lambda: strategy.query(x, y, batch_size=K), dict
         classifier = Ready(classes=list(range(CLASSES)))
         if rule == "badge":
             x = embeddings(n)
@@ -242,12 +256,12 @@ def skactiveml(rule: str) -> Callable[[int], tuple[Run, _common.Row]]:
         else:
             x, ready = np.zeros((n, 1), np.float32), probabilities(n)
             strategy = UncertaintySampling(method="margin_sampling", random_state=0)
-        return lambda: strategy.query(x, unknown, classifier, fit_clf=False, batch_size=K), {}
+        return lambda: strategy.query(x, unknown, classifier, fit_clf=False, batch_size=K), dict
 
     return prepare
 
 
-def modal(n: int) -> tuple[Run, _common.Row]:
+def modal(n: int) -> Prepared:
     """Margin sampling of modAL; the classifier has its answers ready."""
     from modAL.uncertainty import margin_sampling
 
@@ -256,10 +270,10 @@ def modal(n: int) -> tuple[Run, _common.Row]:
             return ready
 
     ready = probabilities(n)
-    return lambda: margin_sampling(Ready(), ready, n_instances=K)[0], {}
+    return lambda: margin_sampling(Ready(), ready, n_instances=K)[0], dict
 
 
-PREPARED: dict[tuple[str, str], Callable[[int], tuple[Run, _common.Row]]] = {
+PREPARED: dict[tuple[str, str], Callable[[int], Prepared]] = {
     ("RAD, capped, with rounding", "limbeck"): rad,
     ("AdaProd+, one round", "limbeck"): adaprod,
     ("margin", "limbeck"): ours("greedy"),

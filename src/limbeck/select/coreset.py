@@ -67,9 +67,11 @@ def _farthest(x: Tensor, squares: Tensor, gap: Tensor, most: int) -> Tensor:
     first = int(gap.argmax())
     far = gap.topk(min(_NEAR, len(gap)))
     bound = float(far.values[-1]) if len(far.values) < len(gap) else -torch.inf
-    rows = torch.cat([far.indices, far.indices.new_tensor([first])]).unique()
+    marked = torch.zeros_like(gap, dtype=torch.bool).index_fill_(0, far.indices, True)
+    marked[first] = True
+    rows = marked.nonzero()[:, 0]
     near, own, left = x[rows], squares[rows], gap[rows]
-    at = int((rows == first).nonzero()[0, 0])
+    at = int(torch.searchsorted(rows, first))
     found = []
     while True:
         found.append(at)
@@ -81,7 +83,8 @@ def _farthest(x: Tensor, squares: Tensor, gap: Tensor, most: int) -> Tensor:
         at = int(left.argmax())
         if not float(left[at]) > bound:  # a row that was left out may be as far
             break
-    return rows[found]
+    picked: Tensor = rows[found]
+    return picked
 
 
 def _nearer(gap: Tensor, x: Tensor, squares: Tensor, centers: Tensor) -> Tensor:

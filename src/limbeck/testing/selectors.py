@@ -127,7 +127,7 @@ class SelectorSuite(ABC):
             old.teacher_error[order],
         )
         told, counts = torch.full((2, _POOL), torch.nan), torch.zeros(2, _POOL)
-        draws = 300
+        draws = 120
         for turn, (candidates, name) in enumerate(((old, old.rows), (new, order))):
             for seed in range(draws):
                 generator = torch.Generator().manual_seed(seed)
