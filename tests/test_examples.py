@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 TESTED = {
     *("own_loop.py", "hf_trainer.py", "_toy.py", "slam_against_kd.py"),
     *("distill_reviews.py", "distill_images.py", "make_table_files.py", "run_table.toml"),
-    *("ask_people.py", "huggingface_teacher.py"),
+    *("ask_people.py", "huggingface_teacher.py", "buy_in_rounds.py"),
 }
 
 
@@ -121,6 +121,15 @@ def test_people_are_asked_told_of_and_learnt_from(tmp_path: Path) -> None:
         assert float(price) == pytest.approx(0.04 * answers)
     assert "limbeck ask" in said
     assert rate(said, "Hard distillation") > rate(said, "Labels only") + 3
+
+
+def test_answers_are_bought_in_rounds_beside_rows_at_random(tmp_path: Path) -> None:
+    said = run(EXAMPLES / "buy_in_rounds.py", tmp_path)
+    curve = re.findall(r"^ +(\d+) +([0-9.]+)% +([0-9.]+)%$", said, re.MULTILINE)
+    assert len(curve) == 4
+    assert [int(answers) for answers, *_ in curve] == [0, 150, 300, 450]
+    assert rate(said, "Soft distillation") > rate(said, "Labels only") + 5
+    assert "What was bought" in (tmp_path / "run/report.html").read_text()
 
 
 def test_a_model_folder_made_on_the_spot_teaches(tmp_path: Path) -> None:

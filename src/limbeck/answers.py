@@ -23,6 +23,8 @@ class Answers:
         embeddings: The teacher's representation, float32, shape (n, D), or None.
         spread: Standard deviation of each probability over a teacher's members or passes, float32,
             shape (n, C), >= 0, or None for a teacher that has one opinion.
+        alpha: Probability that the top answer is right, floating point, in [0, 1], shape (n,),
+            where more is known of these rows than what the teacher says; None leaves it to trust.
 
     Raises:
         AnswerError: wrong shape, NaN, infinite or negative entries, or rows that do not sum to one.
@@ -32,6 +34,7 @@ class Answers:
     probs: Tensor
     embeddings: Tensor | None = None
     spread: Tensor | None = None
+    alpha: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_probs(self.probs, what="answers")
@@ -45,6 +48,8 @@ class Answers:
             _check_embeddings(self.embeddings, n)
         if self.spread is not None:
             _check_spread(self.spread, self.probs)
+        if self.alpha is not None:
+            _check_alpha(self.alpha, n)
 
     def __len__(self) -> int:
         return int(self.probs.shape[0])
@@ -120,3 +125,13 @@ def _check_spread(spread: Tensor, probs: Tensor) -> None:
         raise AnswerError(
             "answers hold a spread that is negative, NaN or infinite; a standard deviation is >= 0."
         )
+
+
+def _check_alpha(alpha: Tensor, n: int) -> None:
+    if alpha.shape != (n,) or not alpha.is_floating_point():
+        raise AnswerError(
+            f"answers need alpha as floating point of shape ({n},), got {alpha.dtype} of shape "
+            f"{tuple(alpha.shape)}; give one probability a row."
+        )
+    if not bool(((alpha >= 0) & (alpha <= 1)).all()):
+        raise AnswerError("answers hold an alpha that is NaN or outside [0, 1].")

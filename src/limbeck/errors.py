@@ -19,6 +19,10 @@ class ConfigError(LimbeckError, ValueError):
     exit_code = 2
 
 
+class WaitingError(ConfigError):
+    """People have questions to answer before the run can go on."""
+
+
 class ShapeError(LimbeckError, ValueError):
     """A tensor has the wrong shape or dtype."""
 

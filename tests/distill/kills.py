@@ -1,6 +1,8 @@
 """Kill a real run again and again: before every write, or at random moments.
 
-    python -m tests.distill.kills writes|moments FOLDER KILLS
+    python -m tests.distill.kills writes|rounds|moments FOLDER KILLS
+
+`rounds` is the same with a purchase in rounds, before its own files.
 
 Each attempt is a forked child, so a kill is a kill: no `finally` block runs, buffers are lost, the
 process id is gone. Prints the number of kills and the folders of the finished runs as JSON.
@@ -22,8 +24,9 @@ from limbeck.distill.config import load_config
 from limbeck.distill.run import distill
 from limbeck.ledger import SqliteLedger
 
-from .material import Material, make
+from .material import ROUNDS, Material, make
 
+ROUND_WRITES = ("file round", "file pool.parquet")
 OPERATIONS = {"describe", "reserve", "record", "release"}
 
 
@@ -50,12 +53,14 @@ def settled_questions(material: Material) -> set[str]:
         return {row[0].hex() for row in connection.execute("SELECT question FROM answers")}
 
 
-def kill_before_new_writes(material: Material) -> None:
+def kill_before_new_writes(material: Material, *, of_rounds: bool = False) -> None:
     """Make this process die the first time that any attempt comes to a write."""
     seen_file = material.folder / "seen.txt"
     seen = set(seen_file.read_text().splitlines()) if seen_file.exists() else set()
 
     def step(label: str) -> None:
+        if of_rounds and not label.startswith(ROUND_WRITES):
+            return
         if label not in seen:
             with seen_file.open("a") as log:
                 log.write(label + "\n")
@@ -144,10 +149,13 @@ def main() -> None:
     rng = random.Random(0)
     folders, kills = [], 0
     while True:
-        material = make(root / f"run{len(folders)}")
-        if mode == "writes":
+        more = ROUNDS if mode == "rounds" else ""
+        material = make(root / f"run{len(folders)}", more=more)
+        if mode in ("writes", "rounds"):
             kills += run_until_done(
-                material, lambda m=material: kill_before_new_writes(m), lambda: None
+                material,
+                lambda m=material: kill_before_new_writes(m, of_rounds=mode == "rounds"),
+                lambda: None,
             )
         else:
             left = iter(range(wanted - kills))
@@ -157,7 +165,7 @@ def main() -> None:
                 lambda left=left: rng.uniform(0.01, 1.5) if next(left, None) is not None else None,
             )
         folders.append(str(material.folder))
-        if mode == "writes" or kills >= wanted:
+        if mode in ("writes", "rounds") or kills >= wanted:
             break
     print(json.dumps([kills, folders]))
 

@@ -62,7 +62,17 @@ class Material:
         return self.asked.read_text().splitlines() if self.asked.exists() else []
 
 
-def make(folder: Path, *, budget: int = 150, pool: int = 90, onnx: bool = False) -> Material:
+ROUNDS = """
+[buy]
+rule = "adaprod"
+rounds = 2
+steps = 4
+"""
+
+
+def make(
+    folder: Path, *, budget: int = 150, pool: int = 90, onnx: bool = False, more: str = ""
+) -> Material:
     """Write files, teacher and run file. Splits are disjoint and labels follow a line."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -77,5 +87,5 @@ def make(folder: Path, *, budget: int = 150, pool: int = 90, onnx: bool = False)
     module = f"teacher_{abs(hash(str(folder)))}"
     (folder / f"{module}.py").write_text(TEACHER)
     run_file = folder / "run.toml"
-    run_file.write_text(RUN.format(budget=budget, module=module, onnx=str(onnx).lower()))
+    run_file.write_text(RUN.format(budget=budget, module=module, onnx=str(onnx).lower()) + more)
     return Material(folder, run_file, folder / "asked.txt")

@@ -296,3 +296,18 @@ def test_killed_or_interrupted_it_goes_on_and_ends_with_the_same_numbers(tmp_pat
     for arm in found["arms"]:
         assert tuple(arm["by_seed"]) == expected.arm(arm["name"]).by_seed
     assert set(material.questions()) == set(reference.questions())
+
+
+def test_seeds_that_buy_in_rounds_learn_from_equally_many_rows(tmp_path):
+    """What one seed has bought is free for the next, and makes it no longer."""
+    material = make(tmp_path, budget=100)
+    options = ("--buy.rule", "rad", "--buy.rounds", "2", "--buy.steps", "8")
+    config = config_of(material, *options, arms="labels,soft_kd")
+    plan = make_compare_plan(config)
+    assert plan.answers <= 130  # 70 once, and 30 pool rows of each seed
+    found = compare(config).comparison
+    assert [run.pool_rows for run in found.runs] == [30, 30]
+    assert len(material.questions()) == len(set(material.questions())) <= 130
+    more = config_of(material, *options, "--budget", "110", arms="labels,soft_kd", seeds=3)
+    with pytest.raises(ConfigError, match="had a budget of 100"):
+        make_compare_plan(more)

@@ -189,11 +189,11 @@ def test_answers_that_another_run_buys_meanwhile_leave_the_sample_within_what_wa
     other = replace(config, out=tmp_path / "other", budget=250, seed=config.seed + 1)
     buy, busy = buying.Buyer.buy, []
 
-    def meanwhile(self, split, rows, positions):
+    def meanwhile(self, split, rows, positions, **options):
         if split == "validation" and not busy:
             busy.append(1)
             buy_only(other)
-        buy(self, split, rows, positions)
+        buy(self, split, rows, positions, **options)
 
     monkeypatch.setattr(buying.Buyer, "buy", meanwhile)
     buy_only(config)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from limbeck.answers import Answers
 from limbeck.data import Splits
@@ -24,6 +25,7 @@ from limbeck.distill.questions import (
     open_book,
     questions,
 )
+from limbeck.distill.round_files import History
 from limbeck.distill.smoke import check_accuracy, has_gate
 from limbeck.errors import TeacherError
 from limbeck.ledger import Ledger, Spending
@@ -69,6 +71,9 @@ class Acquired:
         cached: Answers that were in the ledger before and cost nothing.
         spending: What this run has spent.
         short: As in `Purchased`.
+        alpha: Probability that the teacher's top answer is right on each pool row, float32, where
+            rows were chosen by what a student said; None leaves it to trust.
+        history: What happened in the rounds; None for one purchase of rows drawn at random.
     """
 
     book: AnswerBook
@@ -80,6 +85,8 @@ class Acquired:
     cached: int
     spending: Spending
     short: str = ""
+    alpha: Tensor | None = None
+    history: History | None = None
 
 
 def acquire(
@@ -114,8 +121,12 @@ def acquire(
     )
     if config.teacher.kind != HUMAN:
         end_pool(folder, bought)
-    book, asked, spending = bought.book, bought.asked, bought.spending
-    validation_rows, rows = bought.validation_rows, bought.pool_rows
+    return read_back(config, bought, folder)
+
+
+def read_back(config: DistillConfig, bought: Purchased, folder: RunFolder) -> Acquired:
+    """What is known of the teacher when nothing more is bought."""
+    spending, rows = bought.spending, bought.pool_rows
     if spending.unknown:
         folder.log(
             WARNING,
@@ -123,6 +134,13 @@ def acquire(
             f"while they were in flight; they may have been billed and count against the budget, "
             f"so the pool has {len(rows)} answers.",
         )
+    return known_of(config, bought)
+
+
+def known_of(config: DistillConfig, bought: Purchased) -> Acquired:
+    """What is known of the teacher so far, read from the ledger."""
+    book, asked, spending = bought.book, bought.asked, bought.spending
+    validation_rows, rows = bought.validation_rows, bought.pool_rows
     before = [asked.validation[validation_rows]]
     before += [asked.test[book.known(asked.test)]] if config.ask_test else []
     first = np.concatenate(before)
@@ -166,6 +184,82 @@ def buy_answers(
         ConfigError, TeacherError, BudgetError: as `acquire`.
     """
     assert splits.pool is not None
+    opened = open_purchase(config, splits, teacher, ledger, folder, run_id, asked=asked)
+    left = opened.buyer.left()
+    ids, book = opened.asked.pool, opened.book
+    rows = choose_pool(config, ids, book, folder, left=left, within=within)
+    tally = opened.buyer.buy("pool", splits.pool, rows, whole=False)
+    return opened.purchased(rows, (tally,), ledger.spent(run_id), read_end(folder))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A purchase that has come to the pool.
+
+    Args:
+        buyer: Buys the rest.
+        book: Reads the answers.
+        asked: Questions of every row.
+        tallies: What validation and test came to.
+    """
+
+    buyer: Buyer
+    book: AnswerBook
+    asked: Questions
+    tallies: tuple[Tally, ...]
+
+    def purchased(
+        self,
+        rows: NDArray[np.int64],
+        tallies: tuple[Tally, ...],
+        spending: Spending,
+        ended: str = "",
+    ) -> Purchased:
+        """What was bought, of pool rows those that have an answer.
+
+        Raises:
+            TeacherError: none has, or no validation row.
+        """
+        bought = self.so_far(rows, tallies, spending, ended)
+        _require(len(bought.validation_rows), "validation")
+        _require(len(bought.pool_rows), "pool")
+        return bought
+
+    def so_far(
+        self,
+        rows: NDArray[np.int64],
+        tallies: tuple[Tally, ...],
+        spending: Spending,
+        ended: str = "",
+    ) -> Purchased:
+        """The same, of a pool that may have no answer yet."""
+        there = self.book.known_at(self.asked.pool, rows)
+        return Purchased(
+            book=self.book,
+            asked=self.asked,
+            validation_rows=np.flatnonzero(self.book.known(self.asked.validation)),
+            pool_rows=rows if there.all() else rows[there],
+            tallies=(*self.tallies, *tallies),
+            spending=spending,
+            short=self.buyer.short or ended,
+        )
+
+
+def open_purchase(
+    config: DistillConfig,
+    splits: Splits,
+    teacher: Teacher,
+    ledger: Ledger,
+    folder: RunFolder,
+    run_id: str,
+    *,
+    asked: Questions | None = None,
+) -> Opened:
+    """Buy answers on validation and test, or find them bought.
+
+    Raises:
+        ConfigError, TeacherError, BudgetError: as `acquire`.
+    """
     asked = asked or questions(splits, teacher)
     book = open_book(ledger, teacher, asked)
     buyer = Buyer(config, teacher, book, ledger, folder, run_id)
@@ -187,22 +281,7 @@ def buy_answers(
         check_accuracy(own_book, splits.validation, everything, ids, early=False)
     if config.ask_test:
         tallies.append(buyer.buy("test", splits.test, np.arange(len(splits.test))))
-    rows = choose_pool(config, asked.pool, book, folder, left=buyer.left(), within=within)
-    tallies.append(buyer.buy("pool", splits.pool, rows))
-    validation_rows = np.flatnonzero(book.known(asked.validation))
-    there = book.known_at(asked.pool, rows)
-    rows = rows if there.all() else rows[there]
-    _require(len(validation_rows), "validation")
-    _require(len(rows), "pool")
-    return Purchased(
-        book=book,
-        asked=asked,
-        validation_rows=validation_rows,
-        pool_rows=rows,
-        tallies=tuple(tallies),
-        spending=ledger.spent(run_id),
-        short=buyer.short or read_end(folder),
-    )
+    return Opened(buyer, book, asked, tuple(tallies))
 
 
 def end_pool(folder: RunFolder, bought: Purchased) -> None:

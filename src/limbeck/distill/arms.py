@@ -122,13 +122,14 @@ class ArmTrainer:
         )
         return arm
 
+    def fitted(self, name: str, checkpoint: str) -> Job:
+        """Train a student as an arm does, under a checkpoint of its own; test rows are not seen."""
+        job = replace(self._job_of(name), name=checkpoint)
+        self._run(job)
+        return job
+
     def _arm(self, name: str) -> Arm:
-        objective = make_objective(name, self._config)
-        pool = None
-        if objective.needs_answers:
-            objective = self._m.fit(objective)
-            pool = self._m.pools(objective)
-        job = self._job(name, objective, self._m.labelled, pool, self._m.validation)
+        job = self._job_of(name)
         trained = self._run(job)
         point = trained.best
         assert point is not None
@@ -136,7 +137,7 @@ class ArmTrainer:
             name=name,
             title=title(name),
             student=job.student,
-            objective=objective,
+            objective=job.objective,
             test_log_probs=self._predict(job, self._m.test),
             validation_log_probs=self._predict(job, self._m.validation),
             held_out=True,
@@ -145,6 +146,15 @@ class ArmTrainer:
             nll=point.calibrated_nll,
             temperature=point.temperature,
         )
+
+    def _job_of(self, name: str) -> Job:
+        """An arm that has only labelled rows, and the pool where it learns from answers."""
+        objective = make_objective(name, self._config)
+        pool = None
+        if objective.needs_answers:
+            objective = self._m.fit(objective)
+            pool = self._m.pools(objective)
+        return self._job(name, objective, self._m.labelled, pool, self._m.validation)
 
     def _on_validation_too(self, name: str) -> Arm:
         """Train on labelled and validation rows, for as many steps as cross-validation says."""

@@ -16,7 +16,7 @@ from limbeck.distill.questions import AnswerBook, worst_money
 from limbeck.distill.smoke import buy_first
 from limbeck.engines import PurchaseReport, purchase
 from limbeck.engines.questions import gathered
-from limbeck.errors import BudgetError, ConfigError, LimitError
+from limbeck.errors import BudgetError, LimitError, WaitingError
 from limbeck.ledger import Budget, Ledger, Spending
 from limbeck.storage import write_text
 from limbeck.teachers import Money, Teacher
@@ -111,14 +111,21 @@ class Buyer:
         """Look at the first answers of a server before the others are paid for."""
         buy_first(teacher, self._ledger, validation, ids, run=self._run, budget=self._budget)
 
-    def buy(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> Tally:
+    def buy(
+        self, split: str, rows: Dataset, positions: NDArray[np.int64], *, whole: bool = True
+    ) -> Tally:
         """Ask about rows that have no answer yet, once: what failed is not asked again.
 
         Otherwise a resumed run would learn from other rows than the one that was stopped. A pool
         that the budget ended stays open, so that more money buys the rest before training begins.
+
+        Args:
+            split: Its name, or that of a part of the pool.
+            rows, positions: What is asked about.
+            whole: Whether people must have answered all of it, or may have answered a part.
         """
         if self._waits:
-            return self._told_by_people(split, rows, positions)
+            return self._told_by_people(split, rows, positions, whole=whole)
         if self.has_ended(split):
             return self._as_it_stands(split, rows, positions)
         began = time.perf_counter()
@@ -174,7 +181,7 @@ class Buyer:
             return
         if limited:
             self._folder.log("answers", f"{split}: {limited}")
-        if split != "pool" or not bool(answered.any()):
+        if not _may_end_early(split) or not bool(answered.any()):
             raise self._too_early(split, limited)
         what = "the limit of the ledger" if limited else self._what_ended()
         self.short = (
@@ -240,11 +247,13 @@ class Buyer:
                 if report.exhausted:
                     return
 
-    def _told_by_people(self, split: str, rows: Dataset, positions: NDArray[np.int64]) -> Tally:
+    def _told_by_people(
+        self, split: str, rows: Dataset, positions: NDArray[np.int64], *, whole: bool
+    ) -> Tally:
         """The tally of what people have answered; a pool may be answered in part.
 
         Raises:
-            ConfigError: they have more to answer first.
+            WaitingError: they have more to answer first.
             BudgetError: so it is, but the budget holds no more questions.
         """
         ids = gathered(self._teacher, rows, positions)
@@ -252,7 +261,7 @@ class Buyer:
         known = self._ledger.known(self._teacher.fingerprint, ids[first])
         failed = contains(self._ledger.failed(self._run, self._teacher.fingerprint), ids[first])
         missing = int((~known & ~failed).sum())
-        if missing and (split != "pool" or not known.any()):
+        if missing and (whole or not known.any()):
             spending = self._ledger.spent(self._run)
             waits = f"{missing:,} of {len(first):,} {split} questions have no answer of people yet"
             if self.left() < 1 and not spending.reserved:
@@ -260,7 +269,7 @@ class Buyer:
                     f"{waits}, and the budget ({self._limit()}) is spent; raise it, then write "
                     f"them into a file with `limbeck ask`."
                 )
-            raise ConfigError(
+            raise WaitingError(
                 f"{waits} ({spending.reserved:,} questions are out with people in all); write them "
                 f"into a file with `limbeck ask`, have it filled in, read it back with `limbeck "
                 f"tell`, and run the same command again."
@@ -330,6 +339,12 @@ class Progress:
             self._folder.tell(Event("answers", f"{self._split}: {self._note}"))
 
 
+def _may_end_early(split: str) -> bool:
+    """Whether a run can go on when only some rows of a split are bought: those of the pool."""
+    return split not in ("validation", "test")
+
+
 def has_ended(folder: RunFolder, split: str) -> bool:
-    """Whether nothing more is to be bought of a split in this folder."""
-    return (folder.selections / f"{split}.bought").exists()
+    """Whether nothing more is to be bought of a split, or part of the pool, in this folder."""
+    names = [split, *(["pool"] if _may_end_early(split) else [])]
+    return any((folder.selections / f"{name}.bought").exists() for name in names)

@@ -13,20 +13,22 @@ import torch
 from numpy.typing import NDArray
 
 from limbeck.data import Splits, distinct
+from limbeck.distill.choosing import make_rule
 from limbeck.distill.compare_config import CompareConfig
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.encoding import check_student, student_kind
 from limbeck.distill.estimate import Estimate, span
 from limbeck.distill.folder import RUN_FILE, Listener, RunFolder, ignore
+from limbeck.distill.materials import steps_of
 from limbeck.distill.plan import training_seconds
 from limbeck.distill.pool_choice import draw_as_if_new, read_selection
 from limbeck.distill.questions import Questions, check_budget, open_book
 from limbeck.distill.recipes import check_objectives, expand
+from limbeck.distill.round_sizes import forecast_rows
 from limbeck.distill.run import (
     check_validation,
     questions_of,
     stage,
-    steps_of,
     teacher_if_ready,
 )
 from limbeck.distill.teacher import check_engine
@@ -46,7 +48,8 @@ class SeedPlan:
     Args:
         config: Settings of its run.
         finished: Nothing.
-        pool_rows: Pool rows to ask about, ascending, or None where the run has chosen them.
+        pool_rows: Pool rows to ask about, ascending, or None where the run has chosen them, or
+            a student will.
         share: Share of the pool's distinct questions that they are.
     """
 
@@ -222,7 +225,9 @@ class _Look:
     teacher: Teacher | None
     asked: Questions
     rows: NDArray[np.int64]
-    """Pool rows that it will learn from."""
+    """Pool rows that it will learn from; where a student chooses them, as many others."""
+    new: bool
+    """Whether they have yet to be chosen."""
 
     @property
     def pool_size(self) -> int:
@@ -247,15 +252,17 @@ def _look(config: DistillConfig, listener: Listener) -> _Look:
         check_engine(config, splits, folder, teacher)
     asked = questions_of(splits, teacher)
     rows = read_selection(folder) if folder.claimed else None
-    drawn, share = None, 0.0
-    if rows is None:
-        check_budget(config, asked, None)
-        _check_money(config, splits, teacher)
-        drawn, share = draw_as_if_new(config, asked)
     finished = folder.claimed and folder.metrics.exists()
-    chosen = drawn if drawn is not None else rows
-    assert chosen is not None  # it was drawn where it was not written down
-    return _Look(SeedPlan(config, finished, drawn, share), splits, teacher, asked, chosen)
+    if rows is not None:
+        return _Look(SeedPlan(config, finished), splits, teacher, asked, rows, new=False)
+    check_budget(config, asked, None)
+    _check_money(config, splits, teacher)
+    if config.buy.in_rounds:
+        make_rule(config)
+        some = forecast_rows(config, asked)
+        return _Look(SeedPlan(config, finished), splits, teacher, asked, some, new=True)
+    drawn, share = draw_as_if_new(config, asked)
+    return _Look(SeedPlan(config, finished, drawn, share), splits, teacher, asked, drawn, new=True)
 
 
 def _check_budgets(config: CompareConfig, looks: list[_Look]) -> None:
@@ -263,7 +270,7 @@ def _check_budgets(config: CompareConfig, looks: list[_Look]) -> None:
 
     A run may go on with a larger budget, since its rows are chosen; new seeds would choose more.
     """
-    if all(look.plan.pool_rows is None for look in looks):
+    if not any(look.new for look in looks):
         return
     for look in looks:
         file = look.plan.config.out / RUN_FILE

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from limbeck.data.config import DataConfig
+from limbeck.distill.buy_config import BuyConfig
 from limbeck.distill.open_tables import OPEN, Table, read_toml, take_options, take_tables
 from limbeck.engines.config import RayConfig
 from limbeck.errors import ConfigError
@@ -197,6 +198,7 @@ class DistillConfig:
     student: StudentConfig = field(default_factory=StudentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    buy: BuyConfig = field(default_factory=BuyConfig)
     decision: DecisionConfig = field(default_factory=DecisionConfig)
     onnx: bool = True
     """Export the student to ONNX as well; needs the extra `export`."""
@@ -226,6 +228,7 @@ class DistillConfig:
             )
         if self.seed < 0:
             raise ConfigError(f"seed={self.seed}: must be >= 0.")
+        check_arms((self.buy.arm,), "buy.arm")
 
 
 TABLES: dict[str, type] = {
@@ -235,6 +238,7 @@ TABLES: dict[str, type] = {
     "student": StudentConfig,
     "train": TrainConfig,
     "objective": ObjectiveConfig,
+    "buy": BuyConfig,
     "decision": DecisionConfig,
     "ray": RayConfig,
 }

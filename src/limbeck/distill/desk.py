@@ -16,6 +16,7 @@ from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import LABEL_FILE, Listener, RunFolder
 from limbeck.distill.pool_choice import choose_pool
 from limbeck.distill.questions import AnswerBook, check_budget, check_money, questions
+from limbeck.distill.round_files import rows_of_rounds
 from limbeck.distill.run import load_teacher, run_id, stage
 from limbeck.errors import ConfigError
 from limbeck.ledger import Budget, SqliteLedger
@@ -259,7 +260,9 @@ class Desk:
         return np.concatenate([*before, pool[shuffled]])
 
     def _pool_rows(self, before: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Pool rows to ask about: as many as the budget holds beside what comes before."""
+        """Pool rows to ask about: those chosen in rounds so far, or as many as the budget holds."""
+        if self.config.buy.in_rounds:
+            return rows_of_rounds(self.folder)
         first, _ = distinct(before)
         ids = before[first]
         gone = self.book.known(ids) | contains(self.out(), ids)

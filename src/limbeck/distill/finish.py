@@ -26,6 +26,7 @@ from limbeck.distill.config import DistillConfig
 from limbeck.distill.deferral import Split, study
 from limbeck.distill.evaluate import ArmRun, TeacherRun, evaluate
 from limbeck.distill.folder import RunFolder, settings_hash, to_toml
+from limbeck.distill.purchase_view import purchase_view
 from limbeck.distill.recipes import own_sources
 from limbeck.distill.ship import ship
 from limbeck.distill.trust import Trust
@@ -108,6 +109,7 @@ def finish(
         environment=_environment(teacher) | _own_code(config, chosen),
         warnings=tuple(folder.warnings()),
         decision=priced,
+        purchase=purchase_view(config, splits, acquired, trust),
     )
     write_text(folder.report, render(record))
     write_json(folder.metrics, record.to_dict())

@@ -41,7 +41,7 @@ FREE_KEYS = (
 teacher is asked, and what mistakes cost, which shapes no arm."""
 _MEMBER = re.compile(r"(?<=^teacher\.)teachers\.\d+\.")
 """What sets a setting of an ensemble's teacher off from the same setting of a teacher alone."""
-LABEL_KEYS = ("data.", "teacher.", "seed", "ask_test")
+LABEL_KEYS = ("data.", "teacher.", "buy.", "seed", "ask_test")
 """Settings that shape which answers are bought: all that a purchase alone ties a folder to."""
 
 

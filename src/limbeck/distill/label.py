@@ -17,6 +17,7 @@ from limbeck.distill.buying import Tally, has_ended
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import LABEL_FILE, START, Listener, RunFolder, ignore
 from limbeck.distill.questions import check_budget, content_questions
+from limbeck.distill.round_sizes import check_no_rounds
 from limbeck.distill.run import make_teacher, run_id, stage
 from limbeck.distill.teacher import asked_by
 from limbeck.ledger import Spending, SqliteLedger
@@ -118,6 +119,7 @@ def label(
 
     Cost: memory for one batch of rows, and 24 bytes a pool row that stays.
     """
+    check_no_rounds(config)
     from accelerate import Accelerator
 
     accelerator = Accelerator()

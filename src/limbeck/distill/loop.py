@@ -70,7 +70,6 @@ def train(
 
     Raises:
         StorageError: the checkpoint cannot be written or belongs to another job.
-        ConfigError: the loss is no longer a number.
     """
     progress = checkpoint.load(path, settings) or Progress(settings)
     with rng.isolated(job.seed):
@@ -204,7 +203,6 @@ class _Run:
         since = progress.step - (progress.curve[-1].step if progress.curve else 0)
         train_loss = float(self.loss_sum) / since
         self.loss_sum.zero_()
-        _check_finite(self.job, train_loss, progress.step)
         held_out = self.job.held_out
         if held_out is None:
             point = CurvePoint(progress.step, train_loss, 0.0, 0.0, 0.0, 1.0)
@@ -301,13 +299,27 @@ def log_probabilities(
     module: StudentModule, job: Job, rows: Store, device: torch.device, batch: int = 0
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
     """The same a batch at a time, each with the positions of its rows."""
+    for places, out in outputs(job, rows, device, module=module, batch=batch):
+        yield places, job.objective.class_log_probs(out).cpu()
+
+
+@torch.no_grad()
+def outputs(
+    job: Job,
+    rows: Store,
+    device: torch.device,
+    *,
+    module: StudentModule | None = None,
+    batch: int = 0,
+) -> Iterator[tuple[NDArray[np.int64], StudentOut]]:
+    """What a student makes of rows in eval mode, a batch at a time, with the rows' positions."""
+    module = module or job.student.module
     module.eval()
     batch = batch or module.rows_at_once
     for start in range(0, len(rows), batch):
         places = np.arange(start, min(start + batch, len(rows)), dtype=np.int64)
         inputs = job.student.encoder.collate(rows.take(places))
-        out = module({name: t.to(device) for name, t in inputs.items()})
-        yield places, job.objective.class_log_probs(out).cpu()
+        yield places, module({name: t.to(device) for name, t in inputs.items()})
 
 
 def pretrain_steps(job: Job) -> int:
@@ -329,15 +341,6 @@ def refresh_steps(job: Job, processes: int = 1) -> range:
 def _score(point: CurvePoint) -> tuple[float, float]:
     """Accuracy first; a tie goes to the better calibrated likelihood."""
     return (point.accuracy, -point.calibrated_nll)
-
-
-def _check_finite(job: Job, loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise ConfigError(
-            f"the mean loss of the arm {job.name} up to step {step} is {loss}: training has "
-            f"diverged; lower train.learning_rate={job.learning_rate:g}, or, where the network or "
-            f"the loss is yours, find what makes it so."
-        )
 
 
 def _is_plain(accelerator: "Accelerator") -> bool:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from limbeck.distill.folder import RunFolder
+from limbeck.report.purchase import Purchase
 from limbeck.report.record import RunRecord
 from limbeck.report.results import Decision, Evaluation, Verdict
+from limbeck.teachers import Money
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,9 +63,21 @@ class Outcome:
             lines += ["", _decided(self.record.decision)]
         cost = self.record.cost
         lines += [""] if cost is None or not cost.short else ["", f"answers  {cost.short}"]
+        if self.record.purchase is not None:
+            lines += [_in_rounds(self.record.purchase, cost.currency if cost else "USD")]
         lines += [f"student  {self.student}", f"report   {self.report}"]
         lines.append(f"next     limbeck predict {self.student} YOUR_DATA")
         return "\n".join(lines)
+
+
+def _in_rounds(found: Purchase, currency: str) -> str:
+    count = len(found.batches)
+    rounds = "1 round" if count == 1 else f"{count} rounds"
+    line = f"bought   {found.rule} chose {found.bought:,} pool rows in {rounds}"
+    if not found.stopped:
+        return line
+    saved = f" and {Money(found.saved, currency)}" if found.saved else ""
+    return f"{line}; {found.unbought:,} answers{saved} saved: {found.stopped}"
 
 
 def _decided(found: Decision) -> str:

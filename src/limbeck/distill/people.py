@@ -13,6 +13,7 @@ import numpy as np
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.desk import Asked, Desk, Told, check_kind
 from limbeck.distill.folder import Listener, ignore
+from limbeck.distill.run import choose_next
 from limbeck.distill.votes import Votes
 from limbeck.errors import ConfigError, DataError
 from limbeck.teachers import Money
@@ -33,7 +34,8 @@ def ask(
     """Write the next questions for people into a file, and reserve their answers.
 
     Validation comes first, then test, then the pool in random order, so that a pool which is
-    answered in part is a fair sample of it. Equal questions go out once.
+    answered in part is a fair sample of it. Equal questions go out once. In a run that buys in
+    rounds a student is trained when a round is answered, and chooses the next one.
 
     Args:
         config: The run; `config.out` is its folder.
@@ -58,6 +60,13 @@ def ask(
             if not out:
                 raise ConfigError("no question is out with people; leave --again out.")
             return desk.write(np.concatenate(out)[:rows], path, "again", Money(0))
+        asked = desk.order(rows, path, agree)
+    if asked.path is not None or asked.out or not config.buy.in_rounds:
+        return asked
+    # All that was chosen is answered: a student chooses the next rows.
+    if not choose_next(config, listener):
+        return asked
+    with Desk(config, listener) as desk:
         return desk.order(rows, path, agree)
 
 

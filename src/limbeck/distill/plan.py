@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 
 from limbeck.data import Splits
 from limbeck.distill.buying import HUMAN
+from limbeck.distill.choosing import make_rule
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.encoding import make_student, student_kind
 from limbeck.distill.estimate import Estimate, span
 from limbeck.distill.fit import teacher_plan
 from limbeck.distill.folder import Listener, RunFolder, ignore
+from limbeck.distill.materials import steps_of
 from limbeck.distill.recipes import check_objectives, expand
-from limbeck.distill.run import questions_of, stage, steps_of, teacher_if_ready
+from limbeck.distill.round_sizes import check_no_rounds
+from limbeck.distill.run import questions_of, stage, teacher_if_ready
 from limbeck.distill.teacher import check_engine
 from limbeck.distill.to_buy import count_answers, worst_price
 from limbeck.ledger import Limit, SqliteLedger
@@ -123,12 +126,15 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
     Raises:
         LimbeckError: whatever the run itself would refuse before it spends anything.
     """
+    if not trains:
+        check_no_rounds(config)
     folder = RunFolder(config.out, listener, writes=False)
     folder.check(config)
     with importable(config.code), folder.collecting_warnings():
         splits = stage(config, folder)
         if trains:
             check_objectives(config, splits.schema.num_classes)
+            make_rule(config)
         teacher = teacher_if_ready(config, splits, folder)
         check_engine(config, splits, folder, teacher)
         asked = questions_of(splits, teacher)
@@ -202,8 +208,20 @@ def _seconds_of_arms(
     distilled = sum(name not in ("labels", "labels_and_validation") for name in names)
     plain = len(names) - distilled
     plain += config.train.folds if "labels_and_validation" in names else 0
-    seconds = distilled * steps * _timed_steps(splits, student, both)
+    choosing = _choosing_steps(config, steps)
+    seconds = (distilled * steps + choosing) * _timed_steps(splits, student, both)
     return seconds + plain * steps * _timed_steps(splits, student, config.train.labelled_batch)
+
+
+def _choosing_steps(config: DistillConfig, steps: int) -> int:
+    """Gradient steps of the students that choose, at most: one before each round, one at the end.
+
+    Those of early rounds learn from fewer rows than the arms and take no more steps.
+    """
+    if not config.buy.in_rounds:
+        return 0
+    students = (config.buy.rounds + 1) * (2 if config.buy.beside else 1)
+    return students * (config.buy.steps or steps)
 
 
 def _timed_steps(splits: Splits, student: Student, size: int) -> NDArray[np.float64]:

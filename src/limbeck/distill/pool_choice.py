@@ -38,8 +38,11 @@ def read_selection(folder: RunFolder) -> NDArray[np.int64] | None:
     return rows
 
 
-def write_selection(folder: RunFolder, rows: NDArray[np.int64], share: float) -> None:
-    """Write down pool rows to ask about, ascending, each of them drawn with probability `share`."""
+def write_selection(
+    folder: RunFolder, rows: NDArray[np.int64], share: float | NDArray[np.float64]
+) -> None:
+    """Write down pool rows to ask about, ascending, and with which probability each was drawn."""
+    shares = np.broadcast_to(np.asarray(share, np.float64), rows.shape)
     schema = pa.schema({"row": pa.int64(), "inclusion_probability": pa.float64()})
     with (
         atomic_path(folder.selections / SELECTION) as temporary,
@@ -47,7 +50,7 @@ def write_selection(folder: RunFolder, rows: NDArray[np.int64], share: float) ->
     ):
         for start in range(0, len(rows), _GROUP_ROWS):
             part = rows[start : start + _GROUP_ROWS]
-            columns = [pa.array(part), pa.array(np.full(len(part), share))]
+            columns = [pa.array(part), pa.array(shares[start : start + len(part)])]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
 
@@ -60,20 +63,24 @@ def rows_to_encode(
 ) -> NDArray[np.int64]:
     """Pool rows that the run may come to ask about, ascending; no other is ever chosen.
 
-    They are those that the budget would reach if validation and test cost nothing: a longer
-    beginning of the same random order. They are written down, so that a resumed run, whose ledger
-    knows more, has the same ones; unless its budget was raised meanwhile.
+    In rounds a student looks at all of them, or at some drawn for it. Else they are those that the
+    budget would reach if validation and test cost nothing: a longer beginning of the same random
+    order. They are written down, so that a resumed run, whose ledger knows more, has the same
+    ones; unless its budget was raised meanwhile.
     """
     path, kept = folder.selections / TO_ENCODE, read_selection(folder)
     if folder.claimed and path.exists():
         table = pq.read_table(path)
         rows: NDArray[np.int64] = table.column("row").to_numpy()
         same = table.schema.metadata[b"budget"] == str(config.budget).encode()
+        same = same or config.buy.in_rounds
         if same if kept is None else np.isin(kept, rows).all():
             return rows
     if kept is not None:
         return kept
-    if config.teacher.kind == "fit":
+    if config.buy.in_rounds:
+        rows = _to_score(config, asked)
+    elif config.teacher.kind == "fit":
         # Its answers cost nothing, and which of them are known shows when it is trained.
         rows = np.flatnonzero(GatheredIds(asked.pool).leads())
     else:
@@ -84,6 +91,15 @@ def rows_to_encode(
         table = pa.table({"row": rows}).replace_schema_metadata({"budget": str(config.budget)})
         pq.write_table(table, temporary)
     return rows
+
+
+def _to_score(config: DistillConfig, asked: Questions) -> NDArray[np.int64]:
+    """Pool rows among which a rule chooses: one of each question, or some of them at random."""
+    rows = np.flatnonzero(GatheredIds(asked.pool).leads())
+    count = config.buy.candidates
+    if not 0 < count < len(rows):
+        return rows
+    return np.sort(np.random.default_rng(config.seed).choice(rows, count, replace=False))
 
 
 def draw_pool(

@@ -1,6 +1,6 @@
 """What a run would ask, what of it is known, and whether the budget can hold it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -19,7 +19,6 @@ from limbeck.ledger.history import History
 from limbeck.teachers import MeanTeacher, Money, Teacher, mean_of
 from limbeck.teachers.mean import members_of
 
-_READ_BATCH = 4096
 _SAMPLE_ROWS = 512
 
 
@@ -108,25 +107,11 @@ class AnswerBook:
             return self
         return AnswerBook(self._ledger, self._members.fingerprints[number], run=self._run)
 
-    def batches(self, ids: NDArray[np.uint8]) -> Iterable[Answers]:
-        """All answers, a few thousand at a time; they can be read again from the beginning."""
-        return _Batches(self, ids)
-
     def _asked(self, ids: NDArray[np.uint8]) -> list[tuple[str, NDArray[np.uint8]]]:
         """Who is asked, and what each of them is asked about."""
         if self._members is None:
             return [(self._fingerprint, ids)]
         return self._members.asked(ids)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Batches:
-    book: AnswerBook
-    ids: NDArray[np.uint8]
-
-    def __iter__(self) -> Iterator[Answers]:
-        for start in range(0, len(self.ids), _READ_BATCH):
-            yield self.book.read(self.ids[start : start + _READ_BATCH])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

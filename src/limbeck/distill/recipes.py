@@ -44,18 +44,18 @@ ONE_OPINION = ("table", "module", "sklearn", "callable")
 
 def expand(config: DistillConfig) -> tuple[str, ...]:
     """Names of the arms to train; SLaM with an undecided target becomes two, in a sum too."""
-    target = config.objective.slam_target
+    return tuple(name for arm in config.objective.arms for name in expand_arm(arm, config))
+
+
+def expand_arm(arm: str, config: DistillConfig) -> tuple[str, ...]:
+    """Names of the arms that one of the run file stands for."""
+    target, parts = config.objective.slam_target, arm.split("+")
+    if "slam" not in parts:
+        return (arm,)
     targets = ("soft", "hard") if target == "auto" else (target,)
-    names: list[str] = []
-    for arm in config.objective.arms:
-        parts = arm.split("+")
-        if "slam" in parts:
-            names += [
-                "+".join(f"slam_{t}" if part == "slam" else part for part in parts) for t in targets
-            ]
-        else:
-            names.append(arm)
-    return tuple(names)
+    return tuple(
+        "+".join(f"slam_{t}" if part == "slam" else part for part in parts) for t in targets
+    )
 
 
 def title(name: str) -> str:
@@ -92,7 +92,13 @@ def check_objectives(config: DistillConfig, num_classes: int) -> None:
         ConfigError: as `make_objective`, or the objective needs a head whose outputs do not belong
             to one class each, or a spread that the teacher does not give.
     """
-    for name in expand(config):
+    choosing = expand_arm(config.buy.arm, config)[:1] if config.buy.in_rounds else ()
+    if any(not make_objective(name, config).needs_answers for name in choosing):
+        raise ConfigError(
+            f"buy.arm={config.buy.arm!r} learns from labels alone, so the student that chooses "
+            f"would stay the same in all rounds; take soft_kd or slam."
+        )
+    for name in (*expand(config), *choosing):
         made = make_objective(name, config)
         if made.needs_spread and _has_one_opinion(config):
             raise ConfigError(

@@ -4,51 +4,39 @@ Every stage reads what the one before left in the run folder, and writes whole f
 call resumes a run that was stopped at any moment, and does nothing twice.
 """
 
-import hashlib
-import math
 import uuid
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import safetensors.torch
-import torch
-from numpy.typing import NDArray
-
-from limbeck.answers import Answers
 from limbeck.data import Splits, find_source, prepare, sample_rows
 from limbeck.distill.acquire import Acquired, acquire, check_spending
-from limbeck.distill.arms import ArmTrainer, Materials, choose
-from limbeck.distill.config import DecisionConfig, DistillConfig
+from limbeck.distill.arms import ArmTrainer, choose
+from limbeck.distill.choosing import make_rule
+from limbeck.distill.config import DistillConfig
 from limbeck.distill.decision import check_decision
 from limbeck.distill.encoding import EncodedRows, check_student, encode_rows
 from limbeck.distill.finish import finish
 from limbeck.distill.fit import fit_teacher, is_trained
-from limbeck.distill.folder import START, Listener, RunFolder, content_hash, ignore, settings_hash
+from limbeck.distill.folder import START, Listener, RunFolder, ignore
+from limbeck.distill.materials import prepare_materials
 from limbeck.distill.outcome import Outcome, read_outcome
 from limbeck.distill.pool_choice import rows_to_encode
-from limbeck.distill.questions import AnswerBook, Questions, content_questions, questions
-from limbeck.distill.recipes import check_objectives, expand, own_sources
+from limbeck.distill.questions import Questions, content_questions, questions
+from limbeck.distill.recipes import check_objectives, expand
+from limbeck.distill.round_sizes import round_sizes
+from limbeck.distill.rounds import buy_in_rounds
 from limbeck.distill.teacher import asked_by, load_teacher
-from limbeck.distill.trust import Trust, fit_trust
-from limbeck.distill.views import Subset
-from limbeck.engines.config import RayConfig
-from limbeck.errors import ConfigError
+from limbeck.distill.trust import fit_trust
+from limbeck.errors import ConfigError, WaitingError
 from limbeck.ledger import Ledger, SqliteLedger
-from limbeck.objectives.base import Objective, Targets
 from limbeck.storage import write_first
-from limbeck.students import Student
-from limbeck.students.base import Ragged
-from limbeck.students.store import Store
 from limbeck.teachers import Teacher, candidate_columns
-from limbeck.teachers.config import TeacherConfig
 from limbeck.teachers.imports import importable
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-LEAST_STEPS = 300
 
 __all__ = ["Outcome", "distill", "load_teacher"]
 
@@ -69,6 +57,35 @@ def distill(config: DistillConfig, listener: Listener = ignore, *, timed: bool =
     Raises:
         LimbeckError: one of its kinds, before money or minutes are spent where that is possible.
     """
+    with _begun(config, listener) as (folder, ledger, accelerator):
+        bought = _buy(config, folder, ledger, accelerator)
+        outcome = _train(config, folder, bought, accelerator, timed=timed)
+    folder.log("done", f"verdict: {outcome.verdict.title}")
+    return outcome
+
+
+def choose_next(config: DistillConfig, listener: Listener = ignore) -> bool:
+    """Go on with a run until people are to be asked again, and stop there.
+
+    Returns:
+        Whether they are; False where all that the run asks about is answered.
+
+    Raises:
+        LimbeckError: as `distill`.
+    """
+    try:
+        with _begun(config, listener) as (folder, ledger, accelerator):
+            _buy(config, folder, ledger, accelerator)
+    except WaitingError:
+        return True
+    return False
+
+
+@contextmanager
+def _begun(
+    config: DistillConfig, listener: Listener
+) -> "Iterator[tuple[RunFolder, Ledger, Accelerator]]":
+    """The run's folder and ledger, and where it computes."""
     from accelerate import Accelerator
 
     accelerator = Accelerator()
@@ -77,19 +94,23 @@ def distill(config: DistillConfig, listener: Listener = ignore, *, timed: bool =
     folder.log(START, f"run folder {folder.root}")
     code = importable(config.code)
     with code, folder.collecting_warnings(), SqliteLedger(config.ledger) as ledger:
-        outcome = _way_of_a_row(config, folder, ledger, accelerator, timed=timed)
-    folder.log("done", f"verdict: {outcome.verdict.title}")
-    return outcome
+        yield folder, ledger, accelerator
 
 
-def _way_of_a_row(
-    config: DistillConfig,
-    folder: RunFolder,
-    ledger: Ledger,
-    accelerator: "Accelerator",
-    *,
-    timed: bool,
-) -> Outcome:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bought:
+    """What a run has when nothing more is bought."""
+
+    splits: Splits
+    encoded: EncodedRows
+    teacher: Teacher
+    acquired: Acquired
+
+
+def _buy(
+    config: DistillConfig, folder: RunFolder, ledger: Ledger, accelerator: "Accelerator"
+) -> _Bought:
+    """The first half: rows, the teacher, its answers."""
     main_first = accelerator.main_process_first
     # Helpers of a distributed run wait at each of these, then find the work done.
     with main_first():
@@ -103,23 +124,42 @@ def _way_of_a_row(
             check_spending(config, splits, teacher, asked, ledger)
         # The last thing that rows can be refused for; nothing is spent or trained before.
         rows = rows_to_encode(config, asked, teacher, ledger, folder)
+        if config.buy.in_rounds:
+            make_rule(config)
+            round_sizes(config, asked, len(rows))
         encoded = encode_rows(config, splits, rows, folder)
         folder.claim(config)
     if teacher is None:
         teacher = make_teacher(config, splits, folder, accelerator)
         asked = questions_of(splits, teacher)
-    with main_first(), asked_by(config, splits, folder, teacher) as copies:
-        acquired = acquire(
-            config, splits, copies, ledger, folder, run_id(folder), asked=asked, within=rows
-        )
+    with asked_by(config, splits, folder, teacher) as copies:
+        parts = (config, splits, copies, ledger, folder, run_id(folder))
+        if config.buy.in_rounds:
+            acquired = buy_in_rounds(*parts, asked=asked, encoded=encoded, accelerator=accelerator)
+        else:
+            with main_first():
+                acquired = acquire(*parts, asked=asked, within=rows)
+    return _Bought(splits, encoded, teacher, acquired)
+
+
+def _train(
+    config: DistillConfig,
+    folder: RunFolder,
+    bought: _Bought,
+    accelerator: "Accelerator",
+    *,
+    timed: bool,
+) -> Outcome:
+    """The second half: trust, arms, report."""
+    splits, acquired = bought.splits, bought.acquired
     trust = fit_trust(config, splits, acquired)
     folder.log("trust", trust.summary())
-    materials = prepare_materials(config, splits, encoded, acquired, trust)
+    materials = prepare_materials(config, splits, bought.encoded, acquired, trust)
     trainer = ArmTrainer(config, materials, folder, accelerator)
     arms = [trainer.train(name) for name in expand(config)]
     if accelerator.is_main_process:
         chosen = choose(arms)
-        finish(config, splits, acquired, trust, arms, chosen, teacher, folder, timed=timed)
+        finish(config, splits, acquired, trust, arms, chosen, bought.teacher, folder, timed=timed)
     accelerator.wait_for_everyone()
     return read_outcome(folder)
 
@@ -198,92 +238,6 @@ def check_validation(config: DistillConfig, splits: Splits) -> None:
             f"validation has {rows} rows but train.folds={folds}; set at least {folds} rows aside "
             f"for validation (some hundred make trust and temperature worth having)."
         )
-
-
-def steps_of(config: DistillConfig, pool_rows: int) -> int:
-    """Gradient steps of every arm."""
-    if config.train.steps:
-        return config.train.steps
-    return max(LEAST_STEPS, math.ceil(config.train.epochs * pool_rows / config.train.pool_batch))
-
-
-def prepare_materials(
-    config: DistillConfig, splits: Splits, encoded: EncodedRows, acquired: Acquired, trust: Trust
-) -> Materials:
-    """Bring encoded rows and answers together."""
-    student = encoded.student
-    places = np.searchsorted(encoded.pool_rows, acquired.pool_rows)
-    # Fewer than were encoded where some were not answered, or others were known meanwhile.
-    everything = len(places) == len(encoded.pool_rows)
-    pool: Store = encoded.pool if everything else Subset(encoded.pool, places)
-    return Materials(
-        student=student,
-        labelled=encoded.labelled,
-        validation=encoded.validation,
-        evidence=Subset(encoded.validation.rows, acquired.validation_rows),
-        test=encoded.test,
-        pools=lambda objective: AnsweredPool(pool, acquired.book, acquired.pool_ids, objective),
-        fit=lambda objective: objective.fit(
-            acquired.book.batches(acquired.pool_ids), trust.evidence
-        ),
-        steps=steps_of(config, len(acquired.pool_rows)),
-        learning_rate=encoded.learning_rate,
-        settings=settings_hash(
-            _shaping(config),
-            own_sources(config),
-            student.encoder.to_config(),
-            _weights_hash(student),
-            content_hash(
-                splits.labelled.content_ids, splits.validation.content_ids, acquired.pool_ids
-            ),
-            torch.__version__,
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AnsweredPool:
-    """Encoded pool rows and, read from the ledger a minibatch at a time, their targets."""
-
-    encoded: Store
-    book: AnswerBook
-    ids: NDArray[np.uint8]
-    objective: Objective
-
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    def take(self, rows: NDArray[np.int64]) -> tuple[Ragged, Targets]:
-        """Rows by position and what the objective wants of them."""
-        return self.encoded.take(rows), self.objective.targets(self.answers(rows))
-
-    def answers(self, rows: NDArray[np.int64]) -> Answers:
-        """The teacher's answers of rows by position."""
-        return self.book.read(self.ids[rows])
-
-
-def _shaping(config: DistillConfig) -> str:
-    """Every setting that shapes a trained arm."""
-    rest = replace(config, out=Path(), ledger=Path(), code=Path(), budget=1, money=0.0)
-    rest = replace(rest, engine="local", ray=RayConfig())
-    teacher = _answers_only(rest.teacher)
-    rest = replace(
-        rest, teacher=replace(teacher, teachers=tuple(map(_answers_only, teacher.teachers)))
-    )
-    return repr(replace(rest, decision=DecisionConfig()))
-
-
-def _answers_only(teacher: TeacherConfig) -> TeacherConfig:
-    """The settings without those of an endpoint that change no answer."""
-    if teacher.endpoint is None:
-        return teacher
-    return replace(teacher, endpoint=teacher.endpoint.answers_only())
-
-
-def _weights_hash(student: Student) -> str:
-    """Hash of initial weights: a model folder or a network of the user's may have changed."""
-    weights = {name: t.contiguous() for name, t in student.module.state_dict().items()}
-    return hashlib.blake2b(safetensors.torch.save(weights), digest_size=16).hexdigest()
 
 
 def run_id(folder: RunFolder) -> str:

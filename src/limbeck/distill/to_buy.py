@@ -22,6 +22,8 @@ from limbeck.distill.questions import (
     open_book,
     worst_money,
 )
+from limbeck.distill.round_files import read_sizes, rows_of_rounds
+from limbeck.distill.round_sizes import forecast_rows
 from limbeck.distill.run import run_id
 from limbeck.ledger import Limit, SqliteLedger
 from limbeck.ledger.history import History
@@ -166,6 +168,8 @@ def _count(
     before = [none if has_ended(folder, one) else asked.to_buy(book, one) for one in names]
     rows = read_selection(folder)
     chosen = rows is not None
+    if rows is None and config.buy.in_rounds:
+        rows = forecast_rows(config, asked, read_sizes(folder), rows_of_rounds(folder))
     pool_ids = GatheredIds(asked.pool, rows)
     distinct_rows = count_distinct(pool_ids)
     missing = asked.unanswered(book, "pool", rows)
@@ -197,6 +201,11 @@ def _count(
         ends = (
             f"the budget of {config.budget:,} answers leaves {pool:,} for the pool; raise it to "
             f"buy the other {sum(wanted) - pool:,}"
+        )
+    elif config.buy.in_rounds and not ended and pool:
+        ends = (
+            f"{config.buy.rule} chooses in {config.buy.rounds} rounds: fewer where the ledger "
+            f"holds what it chooses, or where buying stops early"
         )
     return ToBuy(
         validation=sum(before[0]),

@@ -77,7 +77,7 @@ def fit_trust(config: DistillConfig, splits: Splits, acquired: Acquired) -> Trus
         margins, correct, folds=min(5, len(correct)), generator=generator
     )
     curve = IsotonicTrust.fit(margins, correct, lower=lower)
-    free = _without_floor(margins, correct)
+    free = without_floor(margins, correct)
     k = top_k(probs, labels, threshold=config.objective.top_k_threshold)
     evidence = Evidence(
         probs, labels, lambda answers: curve.alpha(margin(answers)), k, _neighbours(probs, labels)
@@ -113,7 +113,7 @@ def _neighbours(probs: Tensor, labels: Tensor) -> Callable[[Tensor], NeighbourTr
     return lambda log_probs: NeighbourTrust.fit(probs, log_probs, labels)
 
 
-def _without_floor(margins: Tensor, correct: Tensor) -> IsotonicTrust:
+def without_floor(margins: Tensor, correct: Tensor) -> IsotonicTrust:
     """What the teacher's accuracy really looks like; its low floor is meant, so no warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LimbeckWarning)

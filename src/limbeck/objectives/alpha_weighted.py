@@ -64,7 +64,7 @@ class AlphaWeighted(Objective):
     def __init__(self, *, target: Target = "hard") -> None:
         check_target(target)
         self.target: Target = target
-        self._trust: Callable[[Tensor], Tensor] | None = None
+        self._trust: Callable[[Answers], Tensor] | None = None
 
     def fit(self, answers: Iterable[Answers], evidence: Evidence | None) -> Self:
         """Return a copy that holds alpha of the evidence; the pool's answers are not read.
@@ -78,7 +78,7 @@ class AlphaWeighted(Objective):
                 "labels; give some labelled rows as validation, or choose hard_kd."
             )
         fitted = copy.copy(self)
-        fitted._trust = evidence.alpha
+        fitted._trust = evidence.trust
         return fitted
 
     def targets(self, answers: Answers) -> Targets:
@@ -91,7 +91,7 @@ class AlphaWeighted(Objective):
             raise ConfigError(
                 "alpha_weighted: not fitted yet; call `fitted = objective.fit(answers, evidence)`."
             )
-        alpha = self._trust(answers.probs)
+        alpha = self._trust(answers)
         if self.target == "hard":
             return Targets({"labels": first_max(answers.probs), "alpha": alpha})
         return Targets({"teacher_probs": answers.probs, "alpha": alpha})

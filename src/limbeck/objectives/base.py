@@ -65,6 +65,10 @@ class Evidence:
     k: int
     neighbours: "Callable[[Tensor], Neighbours] | None" = None
 
+    def trust(self, answers: Answers) -> Tensor:
+        """Alpha of B answers, shape (B,): their own where they have one."""
+        return self.alpha(answers.probs) if answers.alpha is None else answers.alpha
+
 
 class Neighbours(Protocol):
     """What holds among a row's nearest validation rows; `limbeck.trust.NeighbourTrust` is one.

@@ -161,7 +161,7 @@ class Slam(Objective):
         self.target: Target = target
         self.normalized = normalized
         self.eps = eps
-        self._fitted: tuple[Callable[[Tensor], Tensor], int] | None = None
+        self._fitted: tuple[Callable[[Answers], Tensor], int] | None = None
 
     def fit(self, answers: Iterable[Answers], evidence: Evidence | None) -> Self:
         """Return a copy that holds alpha and k of the evidence; the pool's answers are not read.
@@ -189,7 +189,7 @@ class Slam(Objective):
                 stacklevel=2,
             )
         fitted = copy.copy(self)
-        fitted._fitted = (evidence.alpha, evidence.k)
+        fitted._fitted = (evidence.trust, evidence.k)
         return fitted
 
     def targets(self, answers: Answers) -> Targets:
@@ -203,7 +203,7 @@ class Slam(Objective):
             ConfigError: the objective has not been fitted.
         """
         trust, k = self._trust()
-        noise = Noise(trust(answers.probs), k, self.normalized)
+        noise = Noise(trust(answers), k, self.normalized)
         if self.target == "soft":
             return Targets(prepare_soft(answers.probs, noise, self.eps))
         labels, ready = first_max(answers.probs), attracting(noise, self.eps, torch.float32)
@@ -223,7 +223,7 @@ class Slam(Objective):
         noise = Noise(targets["alpha"], self._trust()[1], self.normalized)
         return hard_loss(out.outputs, targets["labels"], noise, self.eps)
 
-    def _trust(self) -> tuple[Callable[[Tensor], Tensor], int]:
+    def _trust(self) -> tuple[Callable[[Answers], Tensor], int]:
         if self._fitted is None:
             raise ConfigError("slam: not fitted yet; call `fitted = slam.fit(answers, evidence)`.")
         return self._fitted

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import ShapeError
+from limbeck.numerics.rounding import dependent_rounding
 from limbeck.select.base import Candidates, Selection, Selector, batch_size, chosen
 from limbeck.select.gains import check_gains
 from limbeck.select.scoring import Score, gains_of
@@ -43,8 +44,9 @@ class AdaProd(Selector):
         losses = torch.zeros(n, dtype=torch.float64)
         losses[candidates.rows] = 1 - gains_of(candidates, self.measure).double()
         self._experts.predict(awake, losses)
-        rows, probs = self._experts.select(k, generator)
-        return Selection(rows, probs)
+        p = self._experts.inclusion(k)
+        rows = dependent_rounding(p, generator)
+        return Selection(rows, p[rows], p[candidates.rows])
 
     def observe(self, rows: Tensor, gains: Tensor) -> None:
         """End the round: gains of its candidates under the student that came out of it."""

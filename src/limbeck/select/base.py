@@ -111,10 +111,17 @@ class Selection:
         inclusion_probs: Probability with which each of them was to be in the batch, given what the
             rule knew, float64, shape (k,): 1 for a rule that draws nothing. None for a rule whose
             probabilities have no closed form.
+        candidate_probs: The same of every candidate, in their order, float64, shape (n,), sum k.
     """
 
     rows: Tensor
     inclusion_probs: Tensor | None
+    candidate_probs: Tensor | None = None
+
+    @property
+    def support(self) -> int | None:
+        """Candidates that could have been chosen; None where that has no closed form."""
+        return None if self.candidate_probs is None else int((self.candidate_probs > 0).sum())
 
 
 class Selector(ABC):
@@ -162,11 +169,12 @@ def batch_size(candidates: Candidates, k: int) -> int:
 
 
 def chosen(candidates: Candidates, at: Tensor, probs: Tensor | None) -> Selection:
-    """A selection of candidates by their place, and inclusion probabilities in that order."""
-    at, order = at.sort()
-    return Selection(candidates.rows[at], None if probs is None else probs[order])
+    """A selection of candidates by their place; `probs` are those of all candidates, (n,)."""
+    at = at.sort().values
+    return Selection(candidates.rows[at], None if probs is None else probs[at], probs)
 
 
 def surely(candidates: Candidates, at: Tensor) -> Selection:
     """A selection in which nothing was drawn."""
-    return chosen(candidates, at, torch.ones(len(at), dtype=torch.float64))
+    probs = torch.zeros(len(candidates.rows), dtype=torch.float64).index_fill_(0, at, 1)
+    return chosen(candidates, at, probs)

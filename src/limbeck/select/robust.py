@@ -33,7 +33,7 @@ def mistakes_of(candidates: Candidates, name: str) -> int:
 def drawn(candidates: Candidates, p: Tensor, generator: torch.Generator) -> Selection:
     """A selection with these inclusion probabilities, float64, shape (n,), with an integer sum."""
     at = dependent_rounding(p, generator)
-    return chosen(candidates, at, p[at])
+    return chosen(candidates, at, p)
 
 
 @final

@@ -18,4 +18,4 @@ class Uniform(Selector):
         """Choose min(k, n) rows; each has the inclusion probability min(k, n) / n."""
         n, k = len(candidates.rows), batch_size(candidates, k)
         at = torch.randperm(n, generator=generator)[:k]
-        return chosen(candidates, at, torch.full((k,), k / max(n, 1), dtype=torch.float64))
+        return chosen(candidates, at, torch.full((n,), k / max(n, 1), dtype=torch.float64))

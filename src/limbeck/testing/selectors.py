@@ -47,6 +47,11 @@ class SelectorSuite(ABC):
                 assert found.inclusion_probs.shape == (k,)
                 assert found.inclusion_probs.dtype == torch.float64
                 assert bool(((found.inclusion_probs > 0) & (found.inclusion_probs <= 1)).all())
+            if found.candidate_probs is not None:
+                assert found.candidate_probs.shape == (_POOL,)
+                assert abs(float(found.candidate_probs.sum()) - k) < 1e-6
+                assert found.inclusion_probs is not None
+                assert torch.equal(found.candidate_probs[found.rows], found.inclusion_probs)
 
     def test_only_candidates_are_chosen_and_all_of_them_when_more_are_wanted(self) -> None:
         rows = torch.tensor([3, 8, 9, 21, 39])

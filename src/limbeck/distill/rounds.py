@@ -1,0 +1,338 @@
+"""Buy answers in rounds: train a student, let a rule choose rows by what it says, ask, go on.
+
+Everything that a round decides is in files before its first row is paid for (see `round_files`).
+So a run that was stopped between choosing and paying, or between paying and training, goes on with
+the same batch, and pays for nothing twice.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from limbeck.data import Splits
+from limbeck.distill.acquire import (
+    Acquired,
+    Opened,
+    end_pool,
+    known_of,
+    open_purchase,
+    read_back,
+    read_end,
+)
+from limbeck.distill.arms import ArmTrainer
+from limbeck.distill.buying import HUMAN, Tally, has_ended
+from limbeck.distill.choosing import choose_batch, draw_beside
+from limbeck.distill.config import DistillConfig
+from limbeck.distill.encoding import EncodedRows
+from limbeck.distill.folder import RunFolder
+from limbeck.distill.job import Job
+from limbeck.distill.materials import prepare_materials, steps_of
+from limbeck.distill.pool_choice import write_selection
+from limbeck.distill.pool_scores import verdicts
+from limbeck.distill.questions import Questions
+from limbeck.distill.recipes import expand_arm
+from limbeck.distill.round_files import (
+    BESIDE,
+    RULE,
+    Batch,
+    History,
+    Look,
+    RoundFiles,
+    keep_sizes,
+    keep_stop,
+    read_stop,
+)
+from limbeck.distill.round_sizes import round_sizes
+from limbeck.distill.stopping import reason_to_stop
+from limbeck.distill.trust import Trust, fit_trust, without_floor
+from limbeck.errors import LimbeckWarning
+from limbeck.ledger import Ledger
+from limbeck.teachers import Teacher
+from limbeck.trust import MarginsTrust, margin
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_READ_ROWS = 4096
+
+
+def buy_in_rounds(
+    config: DistillConfig,
+    splits: Splits,
+    teacher: Teacher,
+    ledger: Ledger,
+    folder: RunFolder,
+    run_id: str,
+    *,
+    asked: Questions,
+    encoded: EncodedRows,
+    accelerator: "Accelerator",
+) -> Acquired:
+    """Buy what the run needs, round by round; then the arms may be trained.
+
+    Args:
+        config, splits, teacher, ledger, folder, run_id, asked: As for `acquire`.
+        encoded: The student, and the pool rows among which the rule chooses.
+        accelerator: Where the student that chooses is trained.
+
+    Raises:
+        ConfigError, TeacherError, BudgetError: as `acquire`; the budget does not hold the rounds.
+        WaitingError: people have to answer first.
+    """
+    with accelerator.main_process_first():
+        sizes = keep_sizes(folder, round_sizes(config, asked, len(encoded.pool_rows)))
+        opened = open_purchase(config, splits, teacher, ledger, folder, run_id, asked=asked)
+    work = _Rounds(config, splits, opened, ledger, folder, run_id, encoded, accelerator)
+    return work.run(sizes)
+
+
+class _Rounds:
+    """One run's rounds."""
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        splits: Splits,
+        opened: Opened,
+        ledger: Ledger,
+        folder: RunFolder,
+        run_id: str,
+        encoded: EncodedRows,
+        accelerator: "Accelerator",
+    ) -> None:
+        self._config = config
+        self._splits = splits
+        self._opened = opened
+        self._ledger = ledger
+        self._folder = folder
+        self._run = run_id
+        self._encoded = encoded
+        self._accelerator = accelerator
+        self._trust = fit_trust(config, splits, self._known(_no_rows()))
+        self._rule = _Series(RoundFiles(folder, RULE))
+        self._beside = _Series(RoundFiles(folder, BESIDE)) if config.buy.beside else None
+        self._tallies: list[Tally] = []
+
+    def run(self, sizes: tuple[int, ...]) -> Acquired:
+        """Make the rounds that are left."""
+        for number, size in enumerate(sizes, start=1):
+            if not self._chosen(number, size):
+                break
+            if self._buy(number, whole=number < len(sizes)):
+                break
+        made = len(self._rule.batches)
+        for series in self._series():
+            self._look(series, made + 1)
+        return self._end(sizes, made)
+
+    def _series(self) -> "list[_Series]":
+        return [self._rule, *([self._beside] if self._beside else [])]
+
+    def _chosen(self, number: int, size: int) -> bool:
+        """See to it that a round's rows are written down; False where no more are to be bought."""
+        files = self._rule.files
+        if files.batch(number) is None:
+            if has_ended(self._folder, "pool"):
+                return False
+            job = self._look(self._rule, number)
+            if self._stops(number):
+                return False
+            if self._beside is not None:
+                self._look(self._beside, number)
+            with self._accelerator.main_process_first():
+                if files.batch(number) is None:
+                    self._choose(number, size, job or self._student(self._rule, number))
+        for series in self._series():
+            series.read(number)
+        return True
+
+    def _stops(self, number: int) -> bool:
+        """Whether the rounds before this one have shown that it is not worth its price."""
+        labels = self._splits.validation.labels
+        looks = [self._rule.files.look(n) for n in range(1, number + 1)]
+        right = [look.classes == labels for look in looks if look is not None]
+        known = self._known(_no_rows())
+        reason = reason_to_stop(
+            right, self._trust.correct.numpy(), known.validation_rows, self._config.buy
+        )
+        if reason:
+            with self._accelerator.main_process_first():
+                if not read_stop(self._folder):
+                    self._folder.log("answers", f"round {number} is not bought: {reason}")
+                    keep_stop(self._folder, reason)
+        return bool(reason)
+
+    def _choose(self, number: int, size: int, job: Job) -> None:
+        """Decide a round: first the rows beside it, then its own."""
+        config, encoded = self._config, self._encoded
+        if self._beside is not None:
+            batch = draw_beside(config, encoded, self._beside.rows(), size)
+            self._beside.files.keep(number, batch, {})
+        files = self._rule.files
+        before = self._rule.batches[-1].rows if self._rule.batches else _no_rows()
+        batch, memory = choose_batch(
+            config,
+            encoded,
+            job,
+            self._accelerator.device,
+            number=number,
+            size=size,
+            bought=self._rule.rows(),
+            last=before,
+            memory=files.memory(number - 1),
+            teacher_error=1 - self._trust.accuracy,
+            error_at=self._error_at(number),
+            pool_size=len(self._opened.asked.pool),
+        )
+        files.keep(number, batch, memory)
+        self._folder.log(
+            "select",
+            f"round {number}: {config.buy.rule} chose {len(batch.rows):,} of "
+            f"{batch.candidates:,} rows, {int(batch.audit.sum()):,} of them at random",
+        )
+
+    def _error_at(self, number: int) -> Callable[[Tensor], Tensor]:
+        """How often the teacher errs where the student of a round is so sure, on validation."""
+        look = self._rule.files.look(number)
+        assert look is not None  # it was written when the student was trained
+        margins = look.margins[self._known(_no_rows()).validation_rows]
+        right = without_floor(torch.from_numpy(margins), self._trust.correct)
+        return lambda sure: 1 - right.alpha(sure)
+
+    def _buy(self, number: int, *, whole: bool) -> bool:
+        """Buy a round; True where the budget has ended it."""
+        assert self._splits.pool is not None
+        with self._accelerator.main_process_first():
+            for series in self._series():
+                name, rows = series.files.name(number), series.batches[-1].rows
+                tally = self._opened.buyer.buy(name, self._splits.pool, rows, whole=whole)
+                self._tallies.append(tally)
+        return bool(self._opened.buyer.short)
+
+    def _look(self, series: "_Series", number: int) -> Job | None:
+        """Train the student before a round and write down what it says; None if that is done."""
+        if series.files.look(number) is not None:
+            return None
+        job = self._student(series, number)
+        device = self._accelerator.device
+        margins, classes = verdicts(job, self._encoded.validation.rows, device)
+        answers = len(self._known(series.rows()).pool_rows)
+        with self._accelerator.main_process_first():
+            if series.files.look(number) is None:
+                series.files.keep_look(number, Look(answers, margins, classes))
+                right = float((classes == self._splits.validation.labels).mean())
+                self._folder.log(
+                    "select",
+                    f"{series.files.name(number)}: a student of {answers:,} pool answers is right "
+                    f"on {right:.1%} of the validation rows",
+                )
+        return job
+
+    def _student(self, series: "_Series", number: int) -> Job:
+        """The student before a round, trained on what was bought before it."""
+        config = self._config
+        known = self._known(series.rows())
+        count = len(known.pool_rows)
+        materials = prepare_materials(config, self._splits, self._encoded, known, self._trust)
+        steps = config.buy.steps or steps_of(config, count)
+        materials = replace(materials, steps=steps, settings=f"{materials.settings}.{steps}")
+        trainer = ArmTrainer(config, materials, self._folder, self._accelerator)
+        name = expand_arm(config.buy.arm, config)[0] if count else "labels"
+        return trainer.fitted(name, series.files.name(number))
+
+    def _known(self, rows: NDArray[np.int64]) -> Acquired:
+        """What is known of the teacher with these pool rows bought."""
+        spent = self._ledger.spent(self._run)
+        return known_of(self._config, self._opened.so_far(np.sort(rows), (), spent))
+
+    def _end(self, sizes: tuple[int, ...], made: int) -> Acquired:
+        """Close the pool and read back everything."""
+        config, folder = self._config, self._folder
+        batches = tuple(self._rule.batches)
+        rows = self._rule.rows()
+        order = np.argsort(rows)
+        alphas = tuple(self._alpha(n, batch) for n, batch in enumerate(batches, start=1))
+        with self._accelerator.main_process_first():
+            probs = np.concatenate([batch.probs for batch in batches])
+            write_selection(folder, rows[order], probs[order])
+            spent = self._ledger.spent(self._run)
+            bought = self._opened.purchased(
+                rows[order], tuple(self._tallies), spent, read_end(folder)
+            )
+            if config.teacher.kind != HUMAN:
+                end_pool(folder, bought)
+        acquired = read_back(config, bought, folder)
+        alpha = None
+        if config.buy.rule != "uniform":
+            there = np.isin(rows[order], acquired.pool_rows)
+            alpha = torch.from_numpy(np.concatenate(alphas)[order][there])
+        history = History(
+            sizes=sizes,
+            batches=batches,
+            looks=_looks(self._rule.files, made + 1),
+            beside=_looks(self._beside.files, made + 1) if self._beside else (),
+            alphas=alphas,
+            stopped=read_stop(folder),
+        )
+        return replace(acquired, alpha=alpha, history=history)
+
+    def _alpha(self, number: int, batch: Batch) -> NDArray[np.float32]:
+        """Trust in the answers of a batch, given how sure the student was that chose it.
+
+        It was chosen because that student was unsure, and there teachers err more often than their
+        own margin says. Validation rows are no such choice, so both margins are looked at.
+        """
+        ids = self._opened.asked.pool[batch.rows]
+        there = self._opened.book.known(ids)
+        alpha = np.full(len(batch.rows), np.nan, np.float32)
+        look = self._rule.files.look(number)
+        assert look is not None  # it was written before the batch
+        trust = _both_margins(self._trust, look, self._known(_no_rows()).validation_rows)
+        places = np.flatnonzero(there)
+        for start in range(0, len(places), _READ_ROWS):
+            part = places[start : start + _READ_ROWS]
+            teacher = margin(self._opened.book.read(ids[part]).probs)
+            alpha[part] = trust.alpha(teacher, torch.from_numpy(batch.margins[part])).numpy()
+        return alpha
+
+
+class _Series:
+    """The batches of one series that are decided, in order."""
+
+    def __init__(self, files: RoundFiles) -> None:
+        self.files = files
+        self.batches: list[Batch] = []
+
+    def read(self, number: int) -> None:
+        """Read a round's batch, once."""
+        batch = self.files.batch(number)
+        assert batch is not None  # it was decided
+        if len(self.batches) < number:
+            self.batches.append(batch)
+
+    def rows(self) -> NDArray[np.int64]:
+        """All rows chosen so far, in the order of the rounds."""
+        return np.concatenate([_no_rows(), *(batch.rows for batch in self.batches)])
+
+
+def _both_margins(trust: Trust, look: Look, answered: NDArray[np.int64]) -> MarginsTrust:
+    student = torch.from_numpy(look.margins[answered])
+    with warnings.catch_warnings():
+        # The floor is that of the run's trust, which has warned.
+        warnings.simplefilter("ignore", LimbeckWarning)
+        return MarginsTrust.fit(trust.margins, student, trust.correct, lower=trust.lower)
+
+
+def _looks(files: RoundFiles, count: int) -> tuple[Look, ...]:
+    found = (files.look(number) for number in range(1, count + 1))
+    return tuple(look for look in found if look is not None)
+
+
+def _no_rows() -> NDArray[np.int64]:
+    return np.zeros(0, np.int64)
