@@ -287,7 +287,9 @@ PREPARED: dict[tuple[str, str], Callable[[int], Prepared]] = {
 
 
 def with_ratios(rows: list[_common.Row]) -> list[_common.Row]:
-    """Each peer's times over ours at the same number of rows."""
+    """Rows in the order of `CASES`, with each peer's times over ours at the same number of rows."""
+    order = [case[:3] for case in CASES]
+    rows = sorted(rows, key=lambda row: order.index((row["rule"], row["by"], row["n"])))  # type: ignore[arg-type]
     ours_of = {(row["rule"], row["n"]): row for row in rows if row["by"] == "limbeck"}
     found = []
     for row in rows:

@@ -16,6 +16,7 @@ from limbeck.distill.config import TrainConfig
 from limbeck.distill.job import Job, Labelled
 from limbeck.distill.loop import learning_rate, predict, refresh_steps, train
 from limbeck.distill.views import Stacked, Subset, folds, stack, subset
+from limbeck.errors import ConfigError
 from limbeck.objectives import (
     Combined,
     Evidence,
@@ -475,3 +476,14 @@ def test_a_teacher_that_is_right_on_validation_trains_the_student_of_hard_distil
         )
         train(ready, tmp_path / objective.name, "s", accelerator, nothing)
     assert same(weights(job), weights(plain))
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_a_loss_that_is_no_number_is_told_with_the_arm_and_the_step(
+    accelerator, tmp_path, held_out
+):
+    job = make_job(held_out=held_out)
+    with torch.no_grad():
+        next(job.student.module.parameters()).fill_(torch.nan)
+    with pytest.raises(ConfigError, match=r"arm test up to step 3 is nan.*learning_rate=0\.01"):
+        train(job, tmp_path / "c", "s", accelerator, nothing)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from limbeck import __version__
 from limbeck.cli.console import NO_RUN_FILE, complain, show_traceback, show_warning
-from limbeck.errors import LimbeckError
+from limbeck.errors import LimbeckError, one_line
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -51,7 +51,8 @@ def run(words: Sequence[str]) -> int:
         return 0
     except Exception as error:
         show_traceback(debug)
-        complain(f"{type(error).__name__}: {error}. Run it again with --debug for the traceback.")
+        said = f"{type(error).__name__}: {one_line(error)}"
+        complain(f"{said}. Run it again with --debug for the traceback.")
         return 1
 
 

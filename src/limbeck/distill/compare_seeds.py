@@ -26,7 +26,7 @@ from limbeck.distill.compare_plan import SeedPlan
 from limbeck.distill.folder import WARNING, Event, Listener, RunFolder
 from limbeck.distill.pool_choice import read_selection, write_selection
 from limbeck.distill.run import distill
-from limbeck.errors import LimbeckError, StorageError
+from limbeck.errors import LimbeckError, StorageError, one_line
 from limbeck.storage import write_text
 
 STOP_GRACE_SECONDS = 15.0
@@ -88,7 +88,9 @@ def attempt(plan: SeedPlan, listener: Listener) -> Failure | None:
     except Exception as error:
         write_text(folder.root / FAILURE, traceback.format_exc())
         return Failure(
-            seed, f"{type(error).__name__}: {error} (traceback in {folder.root / FAILURE}).", 1
+            seed,
+            f"{type(error).__name__}: {one_line(error)} (traceback in {folder.root / FAILURE}).",
+            1,
         )
     return None
 

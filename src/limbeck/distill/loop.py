@@ -70,6 +70,7 @@ def train(
 
     Raises:
         StorageError: the checkpoint cannot be written or belongs to another job.
+        ConfigError: the loss is no longer a number.
     """
     progress = checkpoint.load(path, settings) or Progress(settings)
     with rng.isolated(job.seed):
@@ -203,6 +204,7 @@ class _Run:
         since = progress.step - (progress.curve[-1].step if progress.curve else 0)
         train_loss = float(self.loss_sum) / since
         self.loss_sum.zero_()
+        _check_finite(self.job, train_loss, progress.step)
         held_out = self.job.held_out
         if held_out is None:
             point = CurvePoint(progress.step, train_loss, 0.0, 0.0, 0.0, 1.0)
@@ -341,6 +343,15 @@ def refresh_steps(job: Job, processes: int = 1) -> range:
 def _score(point: CurvePoint) -> tuple[float, float]:
     """Accuracy first; a tie goes to the better calibrated likelihood."""
     return (point.accuracy, -point.calibrated_nll)
+
+
+def _check_finite(job: Job, loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise ConfigError(
+            f"the mean loss of the arm {job.name} up to step {step} is {loss}: training has "
+            f"diverged; lower train.learning_rate={job.learning_rate:g}, or, where the network or "
+            f"the loss is yours, find what makes it so."
+        )
 
 
 def _is_plain(accelerator: "Accelerator") -> bool:

@@ -28,9 +28,12 @@ def top_rows(gains: Tensor, k: int, generator: torch.Generator) -> Tensor:
     Returns:
         int64, shape (k,), the largest first.
 
-    Cost: O(n log n).
+    Cost: O(n), and O(m log m) for the m rows with a gain of at least the k-th largest.
     """
-    order = torch.randperm(len(gains), generator=generator)
+    if k == 0:
+        return torch.zeros(0, dtype=torch.int64)
+    rows = (gains >= gains.topk(k).values[-1]).nonzero()[:, 0]
+    order = rows[torch.randperm(len(rows), generator=generator)]
     return order[gains[order].sort(descending=True, stable=True).indices[:k]]
 
 
