@@ -92,7 +92,7 @@ def main() -> None:
         claim=CLAIM,
         config={**asdict(setting), "teachers": digits.TEACHERS, "optimizer": "Adam"},
         seeds=sorted({int(row["seed"]) for row in rows}),
-        numbers=numbers,
+        numbers={"summary": numbers, "rows": rows},
     )
     write_text(RESULTS / "robust_digits.md", table(numbers))
     print(table(numbers))

@@ -269,7 +269,7 @@ def main() -> None:
         claim=CLAIM,
         config={**asdict(setting), "settings": SETTINGS, "neighbours": NEIGHBOURS},
         seeds=sorted({row["seed"] for row in rows}),
-        numbers=numbers,
+        numbers={"summary": numbers, "rows": rows},
     )
     write_text(RESULTS / "weighted_digits.md", table(numbers))
     picture(numbers, PICTURE)
