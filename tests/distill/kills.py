@@ -26,7 +26,7 @@ from limbeck.ledger import SqliteLedger
 
 from .material import ROUNDS, Material, make
 
-ROUND_WRITES = ("file round", "file pool.parquet")
+ROUND_WRITES = ("file rounds.json", "file round-2", "file pool.parquet")
 OPERATIONS = {"describe", "reserve", "record", "release"}
 
 

@@ -8,7 +8,8 @@ from rich.console import Console
 from limbeck.cli import build_app
 
 PAGE = Path(__file__).parents[2] / "docs/reference/cli.md"
-COMMANDS = ("distill", "plan", "label", "ask", "tell", "compare", "predict", "demo", "doctor")
+COMMANDS = ("distill", "plan", "label", "ask", "tell", "compare", "predict", "select",
+            "demo", "doctor")  # fmt: skip
 LEDGER = ("show", "stats", "limit", "export", "verify", "reparse", "merge", "purge", "vacuum")
 WIDTH = 72
 """What fits on the page without scrolling."""

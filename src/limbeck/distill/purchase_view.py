@@ -43,7 +43,7 @@ def purchase_view(
         rounds=views,
         beside=tuple(_beside(look, labels) for look in history.beside),
         points=_points(config, history.batches),
-        estimates=_estimates(splits, acquired, history),
+        estimates=_estimates(config, splits, acquired, history),
         teacher_accuracy=trust.accuracy,
         wrong_uniform=1 - trust.accuracy,
         stopped=history.stopped,
@@ -97,7 +97,9 @@ def _points(
     return tuple(found[i] for i in np.sort(some))
 
 
-def _estimates(splits: Splits, acquired: Acquired, history: History) -> tuple[PoolEstimate, ...]:
+def _estimates(
+    config: DistillConfig, splits: Splits, acquired: Acquired, history: History
+) -> tuple[PoolEstimate, ...]:
     """Shares of the whole pool by what was bought of it; none where some row had no chance."""
     batches = history.batches
     if acquired.short:
@@ -107,13 +109,15 @@ def _estimates(splits: Splits, acquired: Acquired, history: History) -> tuple[Po
     if not told or not all(map(_speaks, batches, told)):
         return ()
     rounds = list(zip(batches, told, history.alphas, strict=False))
+    seen = batches[0].candidates
+    where = f", of {seen:,} rows looked at" if 0 < config.buy.candidates <= seen else ""
     right = [(b, one, alpha.astype(np.float64)) for b, one, alpha in rounds]
-    found = [PoolEstimate("the teacher is right, by its trust", _mean(right))]
+    found = [PoolEstimate(f"the teacher is right, by its trust{where}", _mean(right))]
     classes = splits.schema.classes
     if len(classes) <= _CLASSES:
         for place, name in enumerate(classes):
             share = [(b, one, (one == place).astype(np.float64)) for b, one, _ in rounds]
-            found.append(PoolEstimate(f"the teacher says {name}", _mean(share)))
+            found.append(PoolEstimate(f"the teacher says {name}{where}", _mean(share)))
     batch, one, _ = rounds[-1]
     agree = _mean([(batch, one, (one == batch.classes).astype(np.float64))])
     name = f"teacher and the student of round {len(rounds)} agree, on rows not bought before"
