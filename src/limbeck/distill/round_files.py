@@ -73,8 +73,8 @@ class History:
         batches: What was chosen, a round each.
         looks: What the student before each round said of validation, and the one after the last.
         beside: The same of the students that learnt from rows drawn beside those of the rule.
-        alphas: Probability that the teacher is right on each row of each batch, float32; NaN where
-            it has no answer.
+        alphas: Probability that the teacher is right on each row of each batch, without a floor,
+            float32; NaN where it has no answer.
         stopped: Why not all rounds were made; empty where all were.
     """
 

@@ -5,15 +5,12 @@ So a run that was stopped between choosing and paying, or between paying and tra
 the same batch, and pays for nothing twice.
 """
 
-import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from limbeck.data import Splits
 from limbeck.distill.acquire import (
@@ -26,6 +23,7 @@ from limbeck.distill.acquire import (
     read_end,
 )
 from limbeck.distill.arms import ArmTrainer
+from limbeck.distill.batch_trust import error_by_margin, trust_in_batch
 from limbeck.distill.buying import HUMAN, Tally, has_ended
 from limbeck.distill.choosing import choose_batch, draw_beside
 from limbeck.distill.config import DistillConfig
@@ -50,16 +48,12 @@ from limbeck.distill.round_files import (
 )
 from limbeck.distill.round_sizes import round_sizes
 from limbeck.distill.stopping import reason_to_stop
-from limbeck.distill.trust import Trust, fit_trust, without_floor
-from limbeck.errors import LimbeckWarning
+from limbeck.distill.trust import fit_trust
 from limbeck.ledger import Ledger
 from limbeck.teachers import Teacher
-from limbeck.trust import MarginsTrust, margin
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-_READ_ROWS = 4096
 
 
 def buy_in_rounds(
@@ -145,9 +139,10 @@ class _Rounds:
                 return False
             if self._beside is not None:
                 self._look(self._beside, number)
+            job = job or self._student(self._rule, number)  # by all processes together
             with self._accelerator.main_process_first():
                 if files.batch(number) is None:
-                    self._choose(number, size, job or self._student(self._rule, number))
+                    self._choose(number, size, job)
         for series in self._series():
             series.read(number)
         return True
@@ -157,10 +152,8 @@ class _Rounds:
         labels = self._splits.validation.labels
         looks = [self._rule.files.look(n) for n in range(1, number + 1)]
         right = [look.classes == labels for look in looks if look is not None]
-        known = self._known(_no_rows())
-        reason = reason_to_stop(
-            right, self._trust.correct.numpy(), known.validation_rows, self._config.buy
-        )
+        teacher = self._trust.correct.numpy()
+        reason = reason_to_stop(right, teacher, self._answered(), self._config.buy)
         if reason:
             with self._accelerator.main_process_first():
                 if not read_stop(self._folder):
@@ -187,7 +180,7 @@ class _Rounds:
             last=before,
             memory=files.memory(number - 1),
             teacher_error=1 - self._trust.accuracy,
-            error_at=self._error_at(number),
+            error_at=error_by_margin(self._trust, self._looked(number), self._answered()),
             pool_size=len(self._opened.asked.pool),
         )
         files.keep(number, batch, memory)
@@ -196,14 +189,6 @@ class _Rounds:
             f"round {number}: {config.buy.rule} chose {len(batch.rows):,} of "
             f"{batch.candidates:,} rows, {int(batch.audit.sum()):,} of them at random",
         )
-
-    def _error_at(self, number: int) -> Callable[[Tensor], Tensor]:
-        """How often the teacher errs where the student of a round is so sure, on validation."""
-        look = self._rule.files.look(number)
-        assert look is not None  # it was written when the student was trained
-        margins = look.margins[self._known(_no_rows()).validation_rows]
-        right = without_floor(torch.from_numpy(margins), self._trust.correct)
-        return lambda sure: 1 - right.alpha(sure)
 
     def _buy(self, number: int, *, whole: bool) -> bool:
         """Buy a round; True where the budget has ended it."""
@@ -271,7 +256,8 @@ class _Rounds:
         alpha = None
         if config.buy.rule != "uniform":
             there = np.isin(rows[order], acquired.pool_rows)
-            alpha = torch.from_numpy(np.concatenate(alphas)[order][there])
+            free = torch.from_numpy(np.concatenate(alphas)[order][there])
+            alpha = free.clamp_min(self._trust.lower)
         history = History(
             sizes=sizes,
             batches=batches,
@@ -283,23 +269,20 @@ class _Rounds:
         return replace(acquired, alpha=alpha, history=history)
 
     def _alpha(self, number: int, batch: Batch) -> NDArray[np.float32]:
-        """Trust in the answers of a batch, given how sure the student was that chose it.
-
-        It was chosen because that student was unsure, and there teachers err more often than their
-        own margin says. Validation rows are no such choice, so both margins are looked at.
-        """
+        """Trust in the answers of a batch."""
+        look, book = self._looked(number), self._opened.book
         ids = self._opened.asked.pool[batch.rows]
-        there = self._opened.book.known(ids)
-        alpha = np.full(len(batch.rows), np.nan, np.float32)
+        return trust_in_batch(self._trust, look, self._answered(), batch, book, ids)
+
+    def _looked(self, number: int) -> Look:
+        """What the student that chose in a round said of validation."""
         look = self._rule.files.look(number)
-        assert look is not None  # it was written before the batch
-        trust = _both_margins(self._trust, look, self._known(_no_rows()).validation_rows)
-        places = np.flatnonzero(there)
-        for start in range(0, len(places), _READ_ROWS):
-            part = places[start : start + _READ_ROWS]
-            teacher = margin(self._opened.book.read(ids[part]).probs)
-            alpha[part] = trust.alpha(teacher, torch.from_numpy(batch.margins[part])).numpy()
-        return alpha
+        assert look is not None  # it is written before the batch
+        return look
+
+    def _answered(self) -> NDArray[np.int64]:
+        """Validation rows that have an answer."""
+        return self._known(_no_rows()).validation_rows
 
 
 class _Series:
@@ -319,14 +302,6 @@ class _Series:
     def rows(self) -> NDArray[np.int64]:
         """All rows chosen so far, in the order of the rounds."""
         return np.concatenate([_no_rows(), *(batch.rows for batch in self.batches)])
-
-
-def _both_margins(trust: Trust, look: Look, answered: NDArray[np.int64]) -> MarginsTrust:
-    student = torch.from_numpy(look.margins[answered])
-    with warnings.catch_warnings():
-        # The floor is that of the run's trust, which has warned.
-        warnings.simplefilter("ignore", LimbeckWarning)
-        return MarginsTrust.fit(trust.margins, student, trust.correct, lower=trust.lower)
 
 
 def _looks(files: RoundFiles, count: int) -> tuple[Look, ...]:
