@@ -129,7 +129,7 @@ def main() -> None:
             "batch": BATCH,
             "passes": PASSES,
         },
-        seeds=SEEDS,
+        seeds=sorted({int(str(row["seed"])) for row in kept.rows()}),
         numbers={"summary": summary(list(kept.rows())), "rows": list(kept.rows())},
     )
 
