@@ -112,7 +112,23 @@ def _tables(rounds: int, settings: list[Setting]) -> list[str]:
     lines = [f"{rounds} rounds:", ""]
     for title, cell in cells.items():
         lines += _table(title, settings, cell)
-    return lines
+    return [*lines, *_overview(settings)]
+
+
+def _overview(settings: list[Setting]) -> list[str]:
+    """In how many settings each arm is significantly above or below uniform, and the means."""
+    lines = ["| rule | settings | above uniform | below | less uniform, mean | wrong answers, % |"]
+    lines.append("|---|--:|--:|--:|--:|--:|")
+    for arm in max((s.area for s in settings), key=len):
+        mine = [s for s in settings if arm in s.area]
+        found = [d for s in mine if (d := s.less(arm, "uniform")) is not None]
+        wrong = [s.wrong[arm] for s in mine if arm in s.wrong]
+        cells = [str(len(mine))]
+        cells += [str(sum(d.low > 0 for d in found)), str(sum(d.high < 0 for d in found))]
+        cells.append(f"{np.mean([d.estimate for d in found]):+.1f}" if found else "")
+        cells.append(f"{np.mean(wrong):.1f}" if wrong else "")
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
 
 
 def _draw(settings: list[Setting], path: Path) -> None:
