@@ -10,8 +10,7 @@ import csv
 import sys
 from pathlib import Path
 
-from distill_reviews import BAD, GOOD, words, write_files
-from limbeck.data.config import DataConfig
+from distill_reviews import BAD, GOOD, files_in, words
 from limbeck.distill.config import DistillConfig, ObjectiveConfig, TrainConfig
 from limbeck.distill.people import ask, tell
 from limbeck.distill.run import distill
@@ -36,15 +35,8 @@ def fill_in(path: Path) -> None:
 
 def main(folder: Path) -> None:
     """Ask until the budget is spent, then distil."""
-    if not (folder / "pool.csv").exists():
-        write_files(folder)
     config = DistillConfig(
-        data=DataConfig(
-            labelled=folder / "labelled.csv",
-            test=folder / "test.csv",
-            pool=folder / "pool.csv",
-            validation_rows=100,
-        ),
+        data=files_in(folder, validation_rows=100),
         # 40,000 millionths: four cents a label.
         teacher=TeacherConfig(
             kind="human", question="Is this review good or bad?", price_per_answer=40_000

@@ -9,8 +9,7 @@ beside those of the rule, so that the report can draw both learning curves.
 import sys
 from pathlib import Path
 
-from distill_reviews import show, write_files
-from limbeck.data.config import DataConfig
+from distill_reviews import files_in, show
 from limbeck.distill.buy_config import BuyConfig
 from limbeck.distill.config import DistillConfig, ObjectiveConfig, TrainConfig
 from limbeck.distill.run import distill
@@ -19,15 +18,8 @@ from limbeck.teachers.config import TeacherConfig
 
 def main(folder: Path) -> None:
     """Make the files, buy in three rounds, distil."""
-    if not (folder / "pool.csv").exists():
-        write_files(folder)
     config = DistillConfig(
-        data=DataConfig(
-            labelled=folder / "labelled.csv",
-            test=folder / "test.csv",
-            pool=folder / "pool.csv",
-            validation_rows=200,
-        ),
+        data=files_in(folder),
         teacher=TeacherConfig(kind="callable", function="distill_reviews:ask"),
         budget=1600,
         buy=BuyConfig(rule="rad", rounds=3, beside="uniform", steps=100, stop=False),

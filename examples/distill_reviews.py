@@ -68,6 +68,18 @@ def write_files(folder: Path) -> None:
             writer.writerows([row[:1] for row in rows] if name == "pool" else rows)
 
 
+def files_in(folder: Path, *, validation_rows: int = 200) -> DataConfig:
+    """The files in a folder, which are written where they are missing."""
+    if not (folder / "pool.csv").exists():
+        write_files(folder)
+    return DataConfig(
+        labelled=folder / "labelled.csv",
+        test=folder / "test.csv",
+        pool=folder / "pool.csv",
+        validation_rows=validation_rows,
+    )
+
+
 def show(event: Event) -> None:
     """Print what a run says of itself, without the progress of its parts."""
     if not event.total:
@@ -76,15 +88,8 @@ def show(event: Event) -> None:
 
 def main(folder: Path) -> None:
     """Make the files, distil, use the student."""
-    if not (folder / "pool.csv").exists():
-        write_files(folder)
     config = DistillConfig(
-        data=DataConfig(
-            labelled=folder / "labelled.csv",
-            test=folder / "test.csv",
-            pool=folder / "pool.csv",
-            validation_rows=200,
-        ),
+        data=files_in(folder),
         # The function is found by name: this file lies in the folder given as `code`.
         teacher=TeacherConfig(kind="callable", function="distill_reviews:ask"),
         budget=3000,

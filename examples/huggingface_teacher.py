@@ -14,8 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from distill_reviews import BAD, GOOD, THINGS, review, write_files
-from limbeck.data.config import DataConfig
+from distill_reviews import BAD, GOOD, THINGS, files_in, review
 from limbeck.distill.config import DistillConfig, ObjectiveConfig, TrainConfig
 from limbeck.distill.run import distill
 from limbeck.teachers.config import TeacherConfig
@@ -67,17 +66,10 @@ def train_teacher(folder: Path) -> None:
 
 def main(folder: Path) -> None:
     """Make files and teacher, distil."""
-    if not (folder / "pool.csv").exists():
-        write_files(folder)
     if not (folder / "teacher/config.json").exists():
         train_teacher(folder / "teacher")
     config = DistillConfig(
-        data=DataConfig(
-            labelled=folder / "labelled.csv",
-            test=folder / "test.csv",
-            pool=folder / "pool.csv",
-            validation_rows=200,
-        ),
+        data=files_in(folder),
         teacher=TeacherConfig(kind="huggingface", path=folder / "teacher"),
         budget=3000,
         train=TrainConfig(steps=100, evaluations=3),

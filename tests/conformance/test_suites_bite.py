@@ -32,12 +32,9 @@ class Centred(Objective):
         return ((out.outputs - out.outputs.mean(0)) ** 2).sum(1)
 
 
-class SuiteOf(ObjectiveSuite):
-    def __init__(self, made):
-        self.made = made
-
-    def make(self):
-        return self.made()
+def suite(kind, made):
+    """A suite of this kind for what a constructor makes."""
+    return type("Suite", (kind,), {"make": lambda _: made()})()
 
 
 @pytest.mark.parametrize(
@@ -49,9 +46,9 @@ class SuiteOf(ObjectiveSuite):
     ],
 )
 def test_a_loss_that_breaks_the_rules_fails(test):
-    test(SuiteOf(SoftKD))
+    test(suite(ObjectiveSuite, SoftKD))
     with pytest.raises(AssertionError):
-        test(SuiteOf(Centred))
+        test(suite(ObjectiveSuite, Centred))
 
 
 def test_a_student_that_looks_at_its_neighbours_fails():
@@ -81,14 +78,6 @@ class First(Selector):
         return surely(candidates, torch.arange(min(k, len(candidates.rows))))
 
 
-class SelectorsOf(SelectorSuite):
-    def __init__(self, made):
-        self.made = made
-
-    def make(self):
-        return self.made()
-
-
 @pytest.mark.parametrize(
     "test",
     [
@@ -98,6 +87,6 @@ class SelectorsOf(SelectorSuite):
     ],
 )
 def test_a_rule_that_goes_by_the_place_of_a_row_fails(test):
-    test(SelectorsOf(Badge))
+    test(suite(SelectorSuite, Badge))
     with pytest.raises(AssertionError):
-        test(SelectorsOf(First))
+        test(suite(SelectorSuite, First))

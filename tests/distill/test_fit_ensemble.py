@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from limbeck import storage
 from limbeck.distill import plan as plans
-from limbeck.distill.acquire import acquire
+from limbeck.distill.acquire import Acquisition, acquire
 from limbeck.distill.config import load_config
 from limbeck.distill.fit import _job, fit_teacher, is_trained, teacher_plan
 from limbeck.distill.folder import RunFolder
@@ -133,7 +133,7 @@ def test_the_answers_in_the_ledger_have_the_members_spread(reference):
         ]
     )
     with SqliteLedger(config.ledger) as ledger:
-        book = acquire(config, splits, teacher, ledger, folder, "run").book
+        book = acquire(Acquisition(config, splits, teacher, ledger, folder, "run")).book
         got = book.read(questions(splits, teacher).validation[:10])
     assert torch.allclose(got.probs, each.mean(dim=0), atol=1e-6)
     assert torch.allclose(got.spread, each.std(dim=0, correction=0), atol=1e-6)

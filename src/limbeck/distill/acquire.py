@@ -25,7 +25,7 @@ from limbeck.distill.questions import (
     open_book,
     questions,
 )
-from limbeck.distill.round_files import History
+from limbeck.distill.round_files import RoundHistory
 from limbeck.distill.smoke import check_accuracy, has_gate
 from limbeck.errors import TeacherError
 from limbeck.ledger import Ledger, Spending
@@ -86,29 +86,40 @@ class Acquired:
     spending: Spending
     short: str = ""
     alpha: Tensor | None = None
-    history: History | None = None
+    history: RoundHistory | None = None
 
 
-def acquire(
-    config: DistillConfig,
-    splits: Splits,
-    teacher: Teacher,
-    ledger: Ledger,
-    folder: RunFolder,
-    run_id: str,
-    *,
-    asked: Questions | None = None,
-    within: NDArray[np.int64] | None = None,
-) -> Acquired:
+@dataclass(frozen=True, slots=True, eq=False)
+class Acquisition:
+    """Whose answers are bought for which rows, and where they and their price are kept.
+
+    Args:
+        config, splits, teacher, ledger, folder: Of the run.
+        run_id: The run's name in the ledger.
+        asked: `questions(splits, teacher)`, where it is known already.
+    """
+
+    config: DistillConfig
+    splits: Splits
+    teacher: Teacher
+    ledger: Ledger
+    folder: RunFolder
+    run_id: str
+    asked: Questions | None = None
+
+    def spent(self) -> Spending:
+        """What the run has spent so far."""
+        return self.ledger.spent(self.run_id)
+
+
+def acquire(task: Acquisition, *, within: NDArray[np.int64] | None = None) -> Acquired:
     """Buy what the run needs, and nothing that the ledger holds; then training may begin.
 
     From then on nothing more is bought in this folder, also where the pool ended early: a resumed
     run must learn from the same rows as the one that was stopped.
 
     Args:
-        config, splits, teacher, ledger, folder: Of the run.
-        run_id: The run's name in the ledger.
-        asked: `questions(splits, teacher)`, where it is known already.
+        task: Whose answers, for which rows, under which budget.
         within: Pool rows that may be chosen, int64; None for all.
 
     Raises:
@@ -116,12 +127,10 @@ def acquire(
         TeacherError: no validation row or no pool row was answered.
         BudgetError: the budget was spent before the pool was reached.
     """
-    bought = buy_answers(
-        config, splits, teacher, ledger, folder, run_id, asked=asked, within=within
-    )
-    if config.teacher.kind != HUMAN:
-        end_pool(folder, bought)
-    return read_back(config, bought, folder)
+    bought = buy_answers(task, within=within)
+    if task.config.teacher.kind != HUMAN:
+        end_pool(task.folder, bought)
+    return read_back(task.config, bought, task.folder)
 
 
 def read_back(config: DistillConfig, bought: Purchased, folder: RunFolder) -> Acquired:
@@ -164,32 +173,27 @@ def known_of(config: DistillConfig, bought: Purchased) -> Acquired:
     )
 
 
-def buy_answers(
-    config: DistillConfig,
-    splits: Splits,
-    teacher: Teacher,
-    ledger: Ledger,
-    folder: RunFolder,
-    run_id: str,
-    *,
-    asked: Questions | None = None,
-    within: NDArray[np.int64] | None = None,
-) -> Purchased:
+def buy_answers(task: Acquisition, *, within: NDArray[np.int64] | None = None) -> Purchased:
     """Buy answers on validation, test and pool, in this order, and read none of them.
 
     Args:
-        config, splits, teacher, ledger, folder, run_id, asked, within: As for `acquire`.
+        task, within: As for `acquire`.
 
     Raises:
         ConfigError, TeacherError, BudgetError: as `acquire`.
     """
-    assert splits.pool is not None
-    opened = open_purchase(config, splits, teacher, ledger, folder, run_id, asked=asked)
-    left = opened.buyer.left()
-    ids, book = opened.asked.pool, opened.book
-    rows = choose_pool(config, ids, book, folder, left=left, within=within)
-    tally = opened.buyer.buy("pool", splits.pool, rows, whole=False)
-    return opened.purchased(rows, (tally,), ledger.spent(run_id), read_end(folder))
+    assert task.splits.pool is not None
+    opened = open_purchase(task)
+    rows = choose_pool(
+        task.config,
+        opened.asked.pool,
+        opened.book,
+        task.folder,
+        left=opened.buyer.left(),
+        within=within,
+    )
+    tally = opened.buyer.buy("pool", task.splits.pool, rows, whole=False)
+    return opened.purchased(rows, (tally,), task.spent(), read_end(task.folder))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -245,24 +249,16 @@ class Opened:
         )
 
 
-def open_purchase(
-    config: DistillConfig,
-    splits: Splits,
-    teacher: Teacher,
-    ledger: Ledger,
-    folder: RunFolder,
-    run_id: str,
-    *,
-    asked: Questions | None = None,
-) -> Opened:
+def open_purchase(task: Acquisition) -> Opened:
     """Buy answers on validation and test, or find them bought.
 
     Raises:
         ConfigError, TeacherError, BudgetError: as `acquire`.
     """
-    asked = asked or questions(splits, teacher)
-    book = open_book(ledger, teacher, asked)
-    buyer = Buyer(config, teacher, book, ledger, folder, run_id)
+    config, splits, teacher = task.config, task.splits, task.teacher
+    asked = task.asked or questions(splits, teacher)
+    book = open_book(task.ledger, teacher, asked)
+    buyer = Buyer(config, teacher, book, task.ledger, task.folder, task.run_id)
     if not buyer.started():
         check_budget(config, asked, book)
         check_money(config, splits, teacher, asked, book)

@@ -17,7 +17,7 @@ from limbeck.distill.round_files import Batch
 from limbeck.distill.views import Subset
 from limbeck.errors import ConfigError
 from limbeck.numerics.inclusion import with_audit
-from limbeck.select import Arrays, Candidates, ExpectedGain, Selector, gains_of, selector_class
+from limbeck.select import ExpectedGain, Selector, gains_of, selector_class
 from limbeck.select.gains import MEASURES
 from limbeck.select.scoring import Score
 from limbeck.teachers.imports import import_object
@@ -90,17 +90,17 @@ def choose_batch(
     if isinstance(rule, ExpectedGain):
         margins, _ = verdicts(job, Subset(encoded.pool, scores.places), device)
         scores = replace(scores, teacher_error=error_at(torch.from_numpy(margins)))
-    candidates, gains = _with_gains(scores, rule, config)
-    n = len(candidates.rows)
+    gains = _ready_gains(scores, rule)
+    n = len(scores.rows)
     k = min(size, n)
     audit = audit_rows(config, k)
-    found = rule.select(candidates, k - audit, generator)
-    at = torch.searchsorted(candidates.rows, found.rows)
+    found = rule.select(scores, k - audit, generator)
+    at = torch.searchsorted(scores.rows, found.rows)
     drawn, probs = _audited(found.candidate_probs, at, n, audit, generator)
     places = torch.cat([at, drawn])
     order = places.argsort()
     places = places[order]
-    rows = candidates.rows[places].numpy()
+    rows = scores.rows[places].numpy()
     margins, classes = verdicts(job, pool.encoded_rows(rows), device)
     batch = Batch(
         rows=rows,
@@ -163,22 +163,15 @@ def _audited(
     return drawn, found.index_fill_(0, drawn, audit / max(1, len(rest)))
 
 
-def _with_gains(
-    candidates: PoolScores, rule: Selector, config: DistillConfig
-) -> tuple[Candidates, Tensor | None]:
-    """The candidates, and their gains where the rule goes by gains: computed once for both."""
+def _ready_gains(scores: PoolScores, rule: Selector) -> Tensor | None:
+    """Gains of the candidates for a rule that goes by gains, and for it to go by: computed once."""
     if not hasattr(rule, "measure"):
-        return candidates, None
-    gains = gains_of(candidates, _score(config))
-    if "embeddings" in rule.needs:
-        return candidates, gains
-    rule.measure = _first_column
-    return Arrays(
-        candidates.rows,
-        gains[:, None],
-        pool_size=candidates.pool_size,
-        teacher_error=candidates.teacher_error,
-    ), gains
+        return None
+    gains = gains_of(scores, rule.measure)
+    of_pool = torch.zeros(scores.pool_size)
+    of_pool[scores.rows] = gains
+    rule.measure = of_pool
+    return gains
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -239,7 +232,3 @@ def _own_rule(name: str, config: DistillConfig) -> type[Selector]:
             f"buy.rule={name!r} is no subclass of limbeck.select.Selector; name a class that is."
         )
     return found
-
-
-def _first_column(block: Tensor) -> Tensor:
-    return block[:, 0]

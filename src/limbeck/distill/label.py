@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from limbeck.data import Splits
-from limbeck.distill.acquire import Purchased, buy_answers
+from limbeck.distill.acquire import Acquisition, Purchased, buy_answers
 from limbeck.distill.buying import Tally, has_ended
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import LABEL_FILE, START, Listener, RunFolder, ignore
@@ -136,7 +136,8 @@ def label(
         teacher = make_teacher(config, splits, folder, accelerator)
         engine = asked_by(config, splits, folder, teacher)
         with accelerator.main_process_first(), engine as asked:
-            bought = buy_answers(config, splits, asked, ledger, folder, run_id(folder))
+            task = Acquisition(config, splits, asked, ledger, folder, run_id(folder))
+            bought = buy_answers(task)
         if answers is not None and accelerator.is_main_process:
             write_answers(answers, splits, bought)
     folder.log("done", f"{len(bought.pool_rows):,} pool rows have an answer")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from limbeck.data import Splits
 from limbeck.distill.acquire import Acquired
 from limbeck.distill.config import DistillConfig
-from limbeck.distill.round_files import Batch, History, Look
+from limbeck.distill.round_files import Batch, Look, RoundHistory
 from limbeck.distill.trust import Trust
 from limbeck.numerics.horvitz_thompson import Sampled, horvitz_thompson
 from limbeck.numerics.intervals import Interval, wilson
@@ -98,7 +98,7 @@ def _points(
 
 
 def _estimates(
-    config: DistillConfig, splits: Splits, acquired: Acquired, history: History
+    config: DistillConfig, splits: Splits, acquired: Acquired, history: RoundHistory
 ) -> tuple[PoolEstimate, ...]:
     """Shares of the whole pool by what was bought of it; none where some row had no chance."""
     batches = history.batches
@@ -163,7 +163,7 @@ def _sampled(batch: Batch, there: NDArray[np.bool_], values: Shares) -> Sampled:
     )
 
 
-def _unbought(config: DistillConfig, acquired: Acquired, history: History) -> int:
+def _unbought(config: DistillConfig, acquired: Acquired, history: RoundHistory) -> int:
     """Answers that were to be bought and were not, because buying stopped."""
     if not history.stopped:
         return 0

@@ -65,7 +65,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class History:
+class RoundHistory:
     """What happened in the rounds of a run.
 
     Args:

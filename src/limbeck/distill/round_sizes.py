@@ -28,7 +28,7 @@ def round_sizes(config: DistillConfig, asked: Questions, candidates: int) -> tup
     before = _before(config, asked)
     left = max(0, config.budget - before)
     if not buy.per_round:
-        return _divided(min(left // each, candidates), buy.rounds, config, before, each)
+        return _divided(left // each, candidates, config, before, each)
     needed = buy.per_round * buy.rounds * each
     if needed > left:
         raise ConfigError(
@@ -84,15 +84,22 @@ def forecast_rows(
 
 
 def _divided(
-    rows: int, rounds: int, config: DistillConfig, before: int, each: int
+    rows: int, candidates: int, config: DistillConfig, before: int, each: int
 ) -> tuple[int, ...]:
+    rounds, rows = config.buy.rounds, min(rows, candidates)
+    if candidates < rounds:
+        raise ConfigError(
+            f"buy.rounds={rounds} but the pool has {candidates:,} rows to choose from; make fewer "
+            f"rounds, or give a larger pool."
+        )
     if rows < rounds:
         raise ConfigError(
             f"budget={config.budget:,} leaves {rows:,} pool rows for buy.rounds={rounds}, beside "
             f"{before:,} answers for validation and test; raise it to {before + rounds * each:,} "
             f"at least (some hundred more make rounds worth having)."
         )
-    return tuple(len(part) for part in np.array_split(np.empty(rows), rounds))
+    least, more = divmod(rows, rounds)
+    return tuple(least + (number < more) for number in range(rounds))
 
 
 def _before(config: DistillConfig, asked: Questions) -> int:

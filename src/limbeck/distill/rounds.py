@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from limbeck.data import Splits
 from limbeck.distill.acquire import (
     Acquired,
+    Acquisition,
     Opened,
     end_pool,
     known_of,
@@ -26,9 +26,7 @@ from limbeck.distill.arms import ArmTrainer
 from limbeck.distill.batch_trust import error_by_margin, trust_in_batch
 from limbeck.distill.buying import HUMAN, Tally, has_ended
 from limbeck.distill.choosing import choose_batch, draw_beside
-from limbeck.distill.config import DistillConfig
 from limbeck.distill.encoding import EncodedRows
-from limbeck.distill.folder import RunFolder
 from limbeck.distill.job import Job
 from limbeck.distill.materials import prepare_materials, steps_of
 from limbeck.distill.pool_choice import write_selection
@@ -39,9 +37,9 @@ from limbeck.distill.round_files import (
     BESIDE,
     RULE,
     Batch,
-    History,
     Look,
     RoundFiles,
+    RoundHistory,
     keep_sizes,
     keep_stop,
     read_stop,
@@ -49,29 +47,19 @@ from limbeck.distill.round_files import (
 from limbeck.distill.round_sizes import round_sizes
 from limbeck.distill.stopping import reason_to_stop
 from limbeck.distill.trust import fit_trust
-from limbeck.ledger import Ledger
-from limbeck.teachers import Teacher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
 def buy_in_rounds(
-    config: DistillConfig,
-    splits: Splits,
-    teacher: Teacher,
-    ledger: Ledger,
-    folder: RunFolder,
-    run_id: str,
-    *,
-    asked: Questions,
-    encoded: EncodedRows,
-    accelerator: "Accelerator",
+    task: Acquisition, asked: Questions, encoded: EncodedRows, accelerator: "Accelerator"
 ) -> Acquired:
     """Buy what the run needs, round by round; then the arms may be trained.
 
     Args:
-        config, splits, teacher, ledger, folder, run_id, asked: As for `acquire`.
+        task: As for `acquire`.
+        asked: Questions of all splits.
         encoded: The student, and the pool rows among which the rule chooses.
         accelerator: Where the student that chooses is trained.
 
@@ -80,37 +68,28 @@ def buy_in_rounds(
         WaitingError: people have to answer first.
     """
     with accelerator.main_process_first():
-        sizes = keep_sizes(folder, round_sizes(config, asked, len(encoded.pool_rows)))
-        opened = open_purchase(config, splits, teacher, ledger, folder, run_id, asked=asked)
-    work = _Rounds(config, splits, opened, ledger, folder, run_id, encoded, accelerator)
-    return work.run(sizes)
+        sizes = round_sizes(task.config, asked, len(encoded.pool_rows))
+        sizes = keep_sizes(task.folder, sizes)
+        opened = open_purchase(task)
+    return _Rounds(task, opened, encoded, accelerator).run(sizes)
 
 
 class _Rounds:
     """One run's rounds."""
 
     def __init__(
-        self,
-        config: DistillConfig,
-        splits: Splits,
-        opened: Opened,
-        ledger: Ledger,
-        folder: RunFolder,
-        run_id: str,
-        encoded: EncodedRows,
-        accelerator: "Accelerator",
+        self, task: Acquisition, opened: Opened, encoded: EncodedRows, accelerator: "Accelerator"
     ) -> None:
-        self._config = config
-        self._splits = splits
+        self._task = task
+        self._config = task.config
+        self._splits = task.splits
+        self._folder = task.folder
         self._opened = opened
-        self._ledger = ledger
-        self._folder = folder
-        self._run = run_id
         self._encoded = encoded
         self._accelerator = accelerator
-        self._trust = fit_trust(config, splits, self._known(_no_rows()))
-        self._rule = _Series(RoundFiles(folder, RULE))
-        self._beside = _Series(RoundFiles(folder, BESIDE)) if config.buy.beside else None
+        self._trust = fit_trust(task.config, task.splits, self._known(_no_rows()))
+        self._rule = _Series(RoundFiles(task.folder, RULE))
+        self._beside = _Series(RoundFiles(task.folder, BESIDE)) if task.config.buy.beside else None
         self._tallies: list[Tally] = []
 
     def run(self, sizes: tuple[int, ...]) -> Acquired:
@@ -233,8 +212,8 @@ class _Rounds:
 
     def _known(self, rows: NDArray[np.int64]) -> Acquired:
         """What is known of the teacher with these pool rows bought."""
-        spent = self._ledger.spent(self._run)
-        return known_of(self._config, self._opened.so_far(np.sort(rows), (), spent))
+        bought = self._opened.so_far(np.sort(rows), (), self._task.spent())
+        return known_of(self._config, bought)
 
     def _end(self, sizes: tuple[int, ...], made: int) -> Acquired:
         """Close the pool and read back everything."""
@@ -246,9 +225,8 @@ class _Rounds:
         with self._accelerator.main_process_first():
             probs = np.concatenate([batch.probs for batch in batches])
             write_selection(folder, rows[order], probs[order])
-            spent = self._ledger.spent(self._run)
             bought = self._opened.purchased(
-                rows[order], tuple(self._tallies), spent, read_end(folder)
+                rows[order], tuple(self._tallies), self._task.spent(), read_end(folder)
             )
             if config.teacher.kind != HUMAN:
                 end_pool(folder, bought)
@@ -258,7 +236,7 @@ class _Rounds:
             there = np.isin(rows[order], acquired.pool_rows)
             free = torch.from_numpy(np.concatenate(alphas)[order][there])
             alpha = free.clamp_min(self._trust.lower)
-        history = History(
+        history = RoundHistory(
             sizes=sizes,
             batches=batches,
             looks=_looks(self._rule.files, made + 1),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limbeck.data import Splits, find_source, prepare, sample_rows
-from limbeck.distill.acquire import Acquired, acquire, check_spending
+from limbeck.distill.acquire import Acquired, Acquisition, acquire, check_spending
 from limbeck.distill.arms import ArmTrainer, choose
 from limbeck.distill.choosing import make_rule
 from limbeck.distill.config import DistillConfig
@@ -133,12 +133,12 @@ def _buy(
         teacher = make_teacher(config, splits, folder, accelerator)
         asked = questions_of(splits, teacher)
     with asked_by(config, splits, folder, teacher) as copies:
-        parts = (config, splits, copies, ledger, folder, run_id(folder))
+        task = Acquisition(config, splits, copies, ledger, folder, run_id(folder), asked)
         if config.buy.in_rounds:
-            acquired = buy_in_rounds(*parts, asked=asked, encoded=encoded, accelerator=accelerator)
+            acquired = buy_in_rounds(task, asked, encoded, accelerator)
         else:
             with main_first():
-                acquired = acquire(*parts, asked=asked, within=rows)
+                acquired = acquire(task, within=rows)
     return _Bought(splits, encoded, teacher, acquired)
 
 
