@@ -369,6 +369,7 @@ def test_a_rule_and_a_measure_of_ones_own(tmp_path):
         (["--buy.rule", "rad", "--buy.arm", "labels"], r"learns from labels alone"),
         (["--buy.rule", "rad", "--buy.measure", "bald"], r"compares several students"),
         (["--buy.rounds", "81"], r"leaves 80 pool rows for buy\.rounds=81"),
+        (["--buy.rounds", "91"], r"buy\.rounds=91 but the pool has 90 rows to choose from"),
         (["--buy.rounds", "2", "--buy.per-round", "41"], r"take 82; raise the budget to 152"),
         (["--buy.rounds", "0"], r"buy\.rounds=0: must be at least 1"),
         (["--buy.rule", "rad", "--buy.audit-share", "1.2"], r"must be in \[0, 1\]"),
