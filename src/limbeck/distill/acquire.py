@@ -3,6 +3,7 @@
 Validation comes first because trust is worth nothing without it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,7 +194,7 @@ def buy_answers(task: Acquisition, *, within: NDArray[np.int64] | None = None) -
         within=within,
     )
     tally = opened.buyer.buy("pool", task.splits.pool, rows, whole=False)
-    return opened.purchased(rows, (tally,), task.spent(), read_end(task.folder))
+    return opened.purchased(rows, (tally,))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -201,42 +202,21 @@ class Opened:
     """A purchase that has come to the pool.
 
     Args:
+        task: Whose answers for which rows.
         buyer: Buys the rest.
         book: Reads the answers.
         asked: Questions of every row.
         tallies: What validation and test came to.
     """
 
+    task: Acquisition
     buyer: Buyer
     book: AnswerBook
     asked: Questions
     tallies: tuple[Tally, ...]
 
-    def purchased(
-        self,
-        rows: NDArray[np.int64],
-        tallies: tuple[Tally, ...],
-        spending: Spending,
-        ended: str = "",
-    ) -> Purchased:
-        """What was bought, of pool rows those that have an answer.
-
-        Raises:
-            TeacherError: none has, or no validation row.
-        """
-        bought = self.so_far(rows, tallies, spending, ended)
-        _require(len(bought.validation_rows), "validation")
-        _require(len(bought.pool_rows), "pool")
-        return bought
-
-    def so_far(
-        self,
-        rows: NDArray[np.int64],
-        tallies: tuple[Tally, ...],
-        spending: Spending,
-        ended: str = "",
-    ) -> Purchased:
-        """The same, of a pool that may have no answer yet."""
+    def so_far(self, rows: NDArray[np.int64], tallies: Sequence[Tally] = ()) -> Purchased:
+        """What was bought, of these pool rows those that have an answer; there may be none."""
         there = self.book.known_at(self.asked.pool, rows)
         return Purchased(
             book=self.book,
@@ -244,9 +224,20 @@ class Opened:
             validation_rows=np.flatnonzero(self.book.known(self.asked.validation)),
             pool_rows=rows if there.all() else rows[there],
             tallies=(*self.tallies, *tallies),
-            spending=spending,
-            short=self.buyer.short or ended,
+            spending=self.task.spent(),
+            short=self.buyer.short or read_end(self.task.folder),
         )
+
+    def purchased(self, rows: NDArray[np.int64], tallies: Sequence[Tally]) -> Purchased:
+        """The same at the end.
+
+        Raises:
+            TeacherError: no validation row or no pool row was answered.
+        """
+        bought = self.so_far(rows, tallies)
+        _require(len(bought.validation_rows), "validation")
+        _require(len(bought.pool_rows), "pool")
+        return bought
 
 
 def open_purchase(task: Acquisition) -> Opened:
@@ -277,7 +268,7 @@ def open_purchase(task: Acquisition) -> Opened:
         check_accuracy(own_book, splits.validation, everything, ids, early=False)
     if config.ask_test:
         tallies.append(buyer.buy("test", splits.test, np.arange(len(splits.test))))
-    return Opened(buyer, book, asked, tuple(tallies))
+    return Opened(task, buyer, book, asked, tuple(tallies))
 
 
 def end_pool(folder: RunFolder, bought: Purchased) -> None:

@@ -20,7 +20,6 @@ from limbeck.distill.acquire import (
     known_of,
     open_purchase,
     read_back,
-    read_end,
 )
 from limbeck.distill.arms import ArmTrainer
 from limbeck.distill.batch_trust import error_by_margin, trust_in_batch
@@ -80,7 +79,6 @@ class _Rounds:
     def __init__(
         self, task: Acquisition, opened: Opened, encoded: EncodedRows, accelerator: "Accelerator"
     ) -> None:
-        self._task = task
         self._config = task.config
         self._splits = task.splits
         self._folder = task.folder
@@ -212,8 +210,7 @@ class _Rounds:
 
     def _known(self, rows: NDArray[np.int64]) -> Acquired:
         """What is known of the teacher with these pool rows bought."""
-        bought = self._opened.so_far(np.sort(rows), (), self._task.spent())
-        return known_of(self._config, bought)
+        return known_of(self._config, self._opened.so_far(np.sort(rows)))
 
     def _end(self, sizes: tuple[int, ...], made: int) -> Acquired:
         """Close the pool and read back everything."""
@@ -225,9 +222,7 @@ class _Rounds:
         with self._accelerator.main_process_first():
             probs = np.concatenate([batch.probs for batch in batches])
             write_selection(folder, rows[order], probs[order])
-            bought = self._opened.purchased(
-                rows[order], tuple(self._tallies), self._task.spent(), read_end(folder)
-            )
+            bought = self._opened.purchased(rows[order], self._tallies)
             if config.teacher.kind != HUMAN:
                 end_pool(folder, bought)
         acquired = read_back(config, bought, folder)
