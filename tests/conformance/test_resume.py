@@ -19,7 +19,14 @@ from limbeck.answers import Answers
 from limbeck.distill.config import TrainConfig
 from limbeck.distill.job import Job, Labelled
 from limbeck.distill.loop import train
-from limbeck.objectives import Evidence, Objective, Slam, Targets, objective_class
+from limbeck.objectives import (
+    Evidence,
+    Objective,
+    Slam,
+    Targets,
+    TeacherHead,
+    objective_class,
+)
 from limbeck.students import MemoryStore, Ragged, Store, Student
 from limbeck.trust import NeighbourTrust
 from tests.conformance import test_objectives, test_students
@@ -29,6 +36,8 @@ EVERY = (0.1, 0.7)
 """Epochs of three steps: the objective learns before every step, or before every second one, and
 then a stop between the two finds what it has learnt in the checkpoint or not at all."""
 C = len(test_students.FULL.classes)
+WIDE = 6
+"""Numbers in the teacher's embedding."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Told:
 
     def answers(self, rows: NDArray[np.int64]) -> Answers:
         probs = self.probs[torch.from_numpy(rows)]
-        embeddings = probs @ torch.linspace(-1, 1, 2 * C).reshape(C, 2)
+        embeddings = torch.sin(7 * probs @ torch.linspace(-1, 1, C * WIDE).reshape(C, WIDE))
         return Answers(np.zeros((len(rows), 16), np.uint8), probs, embeddings, 0.1 * probs)
 
     def take(self, rows: NDArray[np.int64]) -> tuple[Ragged, Targets]:
@@ -63,8 +72,10 @@ def make_job(student: Student, objective: Objective, name: str) -> Job:
         lambda p: p.max(dim=1).values.clamp(0.5, 1.0),
         2,
         lambda logs: NeighbourTrust.fit(probs, logs, labels),
+        TeacherHead(torch.randn(C, WIDE, generator=g), torch.zeros(C)),
     )
-    fitted = objective.fit([Told(store, probs, objective).answers(np.arange(len(store)))], evidence)
+    told = Told(store, probs, objective).answers(np.arange(len(store)))
+    fitted = objective.fit([told], evidence).attach(student.module.embedding_dim, g)
     return Job(
         name="test",
         student=student,

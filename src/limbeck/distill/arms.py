@@ -152,7 +152,9 @@ class ArmTrainer:
         objective = make_objective(name, self._config)
         pool = None
         if objective.needs_answers:
-            objective = self._m.fit(objective)
+            generator = torch.Generator().manual_seed(self._config.seed)
+            dim = self._m.student.module.embedding_dim
+            objective = self._m.fit(objective).attach(dim, generator)
             pool = self._m.pools(objective)
         return self._job(name, objective, self._m.labelled, pool, self._m.validation)
 

@@ -89,7 +89,8 @@ class Feed:
         if self._pool_rows is not None and self._job.pool is not None:
             rows = self._mine(self._pool_rows.rows(step))
             ragged, targets = self._job.pool.take(rows)
-            if self._job.objective.refresh_every is not None:
+            objective = self._job.objective
+            if objective.refresh_every is not None or objective.needs_rows:
                 targets = Targets({**targets.tensors, "row": torch.from_numpy(rows)})
             parts.append(ragged)
         pool_rows = len(parts[0]) if parts else 0

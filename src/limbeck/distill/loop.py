@@ -137,6 +137,7 @@ class _Run:
         if not self.module.training:  # walking through all layers takes longer than some of them
             self.wrapped.train()
         self.stepper.zero_grad(set_to_none=True)
+        self.job.objective.begin_step(step / self.job.steps)
         loss = self._loss(step)
         self._descend(loss)
         progress = self.progress

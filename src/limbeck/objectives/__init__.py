@@ -8,6 +8,7 @@ from limbeck.objectives.base import (
     Snapshot,
     StudentOut,
     Targets,
+    TeacherHead,
 )
 from limbeck.objectives.combined import Combined
 from limbeck.objectives.fidelity import Fidelity, fidelity_weights, teacher_uncertainty
@@ -49,6 +50,7 @@ __all__ = [
     "Supervised",
     "Targets",
     "Taylor",
+    "TeacherHead",
     "Ups",
     "Weighted",
     "alpha_weighted_loss",

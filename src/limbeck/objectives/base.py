@@ -46,6 +46,19 @@ class Targets:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TeacherHead:
+    """A teacher's last linear layer: its logits are embeddings @ weight.T + bias.
+
+    Args:
+        weight: float32, shape (K, D); K is C, or more where a class has several outputs.
+        bias: float32, shape (K,).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
     """What is known of the teacher's honesty: its answers on validation rows with true labels.
 
@@ -57,6 +70,7 @@ class Evidence:
         k: The truth is taken to be among the teacher's k most probable classes, in [2, C].
         neighbours: Student log-probabilities of these rows, shape (V, C), to what is known of rows
             that teacher and student judge alike; None where nobody has use for it.
+        head: The layer behind the teacher's embeddings, or None where it is not known.
     """
 
     teacher_probs: Tensor
@@ -64,6 +78,7 @@ class Evidence:
     alpha: Callable[[Tensor], Tensor]
     k: int
     neighbours: "Callable[[Tensor], Neighbours] | None" = None
+    head: TeacherHead | None = None
 
     def trust(self, answers: Answers) -> Tensor:
         """Alpha of B answers, shape (B,): their own where they have one."""
@@ -114,6 +129,17 @@ class Objective(ABC):
     """Whether alpha of the evidence shapes the loss."""
     needs_spread: bool = False
     """Whether answers must hold a spread, which only a teacher of several members gives."""
+    needs_embeddings: bool = False
+    """Whether answers must hold embeddings."""
+    needs_rows: bool = False
+    """Whether targets must name the rows' places in the pool, as while `refresh_every` is set."""
+    uses_outputs: bool = True
+    """Whether pool rows teach the head; a loss over embeddings alone goes with a head of any
+    width, and leaves the head to labelled rows or to the other part of a sum."""
+    relational: bool = False
+    """Whether a row's loss depends on the other rows of its minibatch."""
+    leads: float = 0.0
+    """In a sum, share of the schedule, in [0, 1), at whose start this part teaches alone."""
     corrects_noise: bool = False
     """Whether the loss corrects for the teacher's mistakes; a sum never holds two of this kind."""
     refresh_every: float | None = None
@@ -152,11 +178,24 @@ class Objective(ABC):
             labels: For labelled rows, where `targets` is None: int64, shape (B,), in [0, C).
         """
 
+    def attach(self, embedding_dim: int, generator: torch.Generator) -> Self:
+        """Return the fitted objective with what it trains beside a student; itself for most.
+
+        Args:
+            embedding_dim: d, the width of the student's embedding.
+            generator: Draws initial weights.
+        """
+        return self
+
+    def begin_step(self, share: float) -> None:  # noqa: B027  # most have no warm-up
+        """Hear before each step which share of the schedule is over, in [0, 1); for warm-ups."""
+
     def refresh(self, snapshot: Snapshot) -> None:
         """Learn from what the student says now, changing the objective; see `refresh_every`.
 
-        What is learnt goes into `state_dict`. While `refresh_every` is not None, the loop adds to
-        each minibatch's targets a tensor `row`, int64, shape (B,): the rows' places in the pool.
+        What is learnt goes into `state_dict`. While `refresh_every` is not None, or where
+        `needs_rows`, the loop adds to each minibatch's targets a tensor `row`, int64, shape (B,):
+        the rows' places in the pool.
         """
         raise NotImplementedError(f"{self.name} sets refresh_every but has no refresh.")
 

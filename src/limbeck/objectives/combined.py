@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Self, final
 
+import torch
 from torch import Tensor, nn
 
 from limbeck.answers import Answers
@@ -61,6 +62,11 @@ class Combined(Objective):
         self.weight = weight
         self.uses_trust = first.uses_trust or second.uses_trust
         self.needs_spread = first.needs_spread or second.needs_spread
+        self.needs_embeddings = first.needs_embeddings or second.needs_embeddings
+        self.needs_rows = first.needs_rows or second.needs_rows
+        self.uses_outputs = first.uses_outputs or second.uses_outputs
+        self.relational = first.relational or second.relational
+        self._share = 0.0
         self.corrects_noise = first.corrects_noise or second.corrects_noise
         self.refresh_every = (
             second.refresh_every if first.refresh_every is None else first.refresh_every
@@ -68,13 +74,13 @@ class Combined(Objective):
         self.pretrain = max(first.pretrain, second.pretrain)
 
     def width(self, num_classes: int) -> int:
-        """Outputs that both parts need of the one head.
+        """Outputs that both parts need of the one head; one that uses none takes any.
 
         Raises:
             ConfigError: they need different heads.
         """
         first, second = self.first.width(num_classes), self.second.width(num_classes)
-        if first != second:
+        if first != second and self.second.uses_outputs:
             raise ConfigError(
                 f"{self.first.name} needs a head of {first} outputs and {self.second.name} one of "
                 f"{second}, but a student has one head; combine parts that agree."
@@ -98,6 +104,19 @@ class Combined(Objective):
         fitted.second = self.second.fit(answers, evidence)
         return fitted
 
+    def attach(self, embedding_dim: int, generator: torch.Generator) -> Self:
+        """Return a sum of the two attached parts."""
+        attached = copy.copy(self)
+        attached.first = self.first.attach(embedding_dim, generator)
+        attached.second = self.second.attach(embedding_dim, generator)
+        return attached
+
+    def begin_step(self, share: float) -> None:
+        """Tell both parts, and remember whether `second` still teaches alone."""
+        self._share = share
+        self.first.begin_step(share)
+        self.second.begin_step(share)
+
     def refresh(self, snapshot: Snapshot) -> None:
         """Hand the snapshot to the part that refreshes."""
         for part in (self.first, self.second):
@@ -117,13 +136,15 @@ class Combined(Objective):
 
     def loss(self, out: StudentOut, targets: Targets | None, labels: Tensor | None) -> Tensor:
         """Loss of each row in nats, shape (B,)."""
+        alone = self._share < self.second.leads
         if targets is None:
-            return self.label_loss(out, labels)
+            # Times zero rather than left out: the head still gets a gradient, of nothing.
+            return self.label_loss(out, labels) * (0.0 if alone else 1.0)
         first, second = (
             part.loss(out, Targets(_of_part(start, targets.tensors)), None)
             for start, part in ((_FIRST, self.first), (_SECOND, self.second))
         )
-        return first + self.weight * second
+        return first * (0.0 if alone else 1.0) + self.weight * second
 
     def label_loss(self, out: StudentOut, labels: Tensor | None) -> Tensor:
         """What `first` makes of labelled rows, shape (B,), once."""

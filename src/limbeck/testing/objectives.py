@@ -8,7 +8,14 @@ from torch import Tensor
 
 from limbeck.answers import Answers
 from limbeck.errors import ConfigError
-from limbeck.objectives import Evidence, Objective, Snapshot, StudentOut, Targets
+from limbeck.objectives import (
+    Evidence,
+    Objective,
+    Snapshot,
+    StudentOut,
+    Targets,
+    TeacherHead,
+)
 from limbeck.trust import NeighbourTrust
 
 _ROWS = 7
@@ -48,8 +55,25 @@ class ObjectiveSuite(ABC):
             lambda p: p.max(dim=1).values.clamp(0.5, 1.0),
             min(3, self.classes),
             lambda logs: NeighbourTrust.fit(told.probs, logs, labels),
+            self.head(),
         )
-        return self.make().fit([self.answers(16), self.answers(16, seed=1)], known)
+        fitted = self.make().fit([self.answers(16), self.answers(16, seed=1)], known)
+        return fitted.attach(self.embedding_dim, torch.Generator().manual_seed(3))
+
+    def head(self) -> TeacherHead:
+        """The made-up teacher's last layer."""
+        g = torch.Generator().manual_seed(11)
+        return TeacherHead(
+            torch.randn(self.classes, self.embedding_dim, generator=g),
+            torch.randn(self.classes, generator=g),
+        )
+
+    def targets(self, objective: Objective, rows: int) -> Targets:
+        """What the objective wants of made-up rows, with their places in the pool."""
+        found = objective.targets(self.answers(rows))
+        if not objective.needs_rows:
+            return found
+        return Targets({**found.tensors, "row": torch.arange(rows)})
 
     def student(
         self, objective: Objective, rows: int, dtype: torch.dtype = torch.float32
@@ -63,10 +87,11 @@ class ObjectiveSuite(ABC):
 
     def losses(self, objective: Objective, out: StudentOut) -> list[Tensor]:
         """The loss of labelled rows and, where it learns from answers, of pool rows."""
+        objective.begin_step(0.5)
         rows = len(out.outputs)
         losses = [objective.loss(out, None, torch.arange(rows) % self.classes)]
         if objective.needs_answers:
-            losses.append(objective.loss(out, objective.targets(self.answers(rows)), None))
+            losses.append(objective.loss(out, self.targets(objective, rows), None))
         return losses
 
     def test_there_is_one_finite_loss_a_row_with_finite_gradients(self) -> None:
@@ -77,8 +102,9 @@ class ObjectiveSuite(ABC):
                 assert loss.shape == (rows,)
                 assert loss.isfinite().all()
                 loss.sum().backward()  # type: ignore[no-untyped-call]  # torch's own
-                assert out.outputs.grad is not None
-                assert out.outputs.grad.isfinite().all()
+                grads = [x.grad for x in (out.outputs, out.embedding) if x.grad is not None]
+                assert grads
+                assert all(grad.isfinite().all() for grad in grads)
 
     def test_the_same_inputs_give_the_same_loss_and_are_left_unchanged(self) -> None:
         objective = self.fitted()
@@ -93,6 +119,7 @@ class ObjectiveSuite(ABC):
             assert torch.equal(old, new)
 
     def test_a_row_of_a_batch_costs_what_it_costs_alone(self) -> None:
+        """Of a relational loss that holds for labelled rows only."""
         objective = self.fitted()
         out, told = self.student(objective, _ROWS), self.answers(_ROWS)
         together = self.losses(objective, out)
@@ -103,12 +130,25 @@ class ObjectiveSuite(ABC):
             row = StudentOut(out.outputs[part], out.embedding[part])
             one = objective.loss(row, None, torch.tensor([i % self.classes]))
             torch.testing.assert_close(one[0], together[0][i])
-            if objective.needs_answers:
+            if objective.needs_answers and not objective.relational:
                 alone = Answers(
                     told.ids[part], told.probs[part], told.embeddings[part], told.spread[part]
                 )
                 one = objective.loss(row, objective.targets(alone), None)
                 torch.testing.assert_close(one[0], together[1][i])
+
+    def test_the_order_of_the_rows_changes_no_mean(self) -> None:
+        objective = self.fitted()
+        out, order = (
+            self.student(objective, _ROWS),
+            torch.randperm(_ROWS, generator=torch.Generator().manual_seed(1)),
+        )
+        mixed = StudentOut(out.outputs[order], out.embedding[order])
+        if objective.needs_answers:
+            targets = self.targets(objective, _ROWS)
+            mean = objective.loss(out, targets, None).mean()
+            turned = Targets({name: t[order] for name, t in targets.tensors.items()})
+            torch.testing.assert_close(objective.loss(mixed, turned, None).mean(), mean)
 
     def test_float32_is_close_to_float64(self) -> None:
         objective = self.fitted()
@@ -137,7 +177,7 @@ class ObjectiveSuite(ABC):
             objective.loss(moved, None, labels.to(device)).cpu(), objective.loss(out, None, labels)
         )
         if objective.needs_answers:
-            targets = objective.targets(self.answers(_ROWS))
+            targets = self.targets(objective, _ROWS)
             torch.testing.assert_close(
                 objective.loss(moved, targets.to(device), None).cpu(),
                 objective.loss(out, targets, None),
