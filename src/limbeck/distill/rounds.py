@@ -85,7 +85,8 @@ class _Rounds:
         self._opened = opened
         self._encoded = encoded
         self._accelerator = accelerator
-        self._trust = fit_trust(task.config, task.splits, self._known(_no_rows()))
+        known = self._known(_no_rows())
+        self._trust = fit_trust(task.config, task.splits, known, task.teacher)
         self._rule = _Series(RoundFiles(task.folder, RULE))
         self._beside = _Series(RoundFiles(task.folder, BESIDE)) if task.config.buy.beside else None
         self._tallies: list[Tally] = []

@@ -152,7 +152,7 @@ def _train(
 ) -> Outcome:
     """The second half: trust, arms, report."""
     splits, acquired = bought.splits, bought.acquired
-    trust = fit_trust(config, splits, acquired)
+    trust = fit_trust(config, splits, acquired, bought.teacher)
     folder.log("trust", trust.summary())
     materials = prepare_materials(config, splits, bought.encoded, acquired, trust)
     trainer = ArmTrainer(config, materials, folder, accelerator)

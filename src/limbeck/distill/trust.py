@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,9 @@ from limbeck.data import Splits
 from limbeck.distill.acquire import Acquired
 from limbeck.distill.config import DistillConfig
 from limbeck.errors import LimbeckWarning
-from limbeck.objectives.base import Evidence
+from limbeck.objectives.base import Evidence, TeacherHead
+from limbeck.teachers import Teacher
+from limbeck.teachers.base import head_of
 from limbeck.trust import (
     ClassTrust,
     IsotonicTrust,
@@ -23,6 +26,7 @@ from limbeck.trust import (
 
 NAMES_ONLY = 1 - 1e-6
 """A teacher whose margins are all above this gives class names, not probabilities."""
+_TRIED_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,10 +63,11 @@ class Trust:
         )
 
 
-def fit_trust(config: DistillConfig, splits: Splits, acquired: Acquired) -> Trust:
+def fit_trust(config: DistillConfig, splits: Splits, acquired: Acquired, teacher: Teacher) -> Trust:
     """Fit alpha and k on the validation rows that have an answer.
 
-    A teacher that only names a class has margin 1 everywhere. Its trust is the accuracy of each
+    The evidence for objectives holds the teacher's last layer too, where the teacher knows it. A
+    teacher that only names a class has margin 1 everywhere. Its trust is the accuracy of each
     class that it names, and the truth may be any other class.
     """
     probs = acquired.validation.probs
@@ -70,8 +75,9 @@ def fit_trust(config: DistillConfig, splits: Splits, acquired: Acquired) -> Trus
     labels = torch.from_numpy(splits.validation.labels[acquired.validation_rows])
     margins = margin(probs)
     correct = probs.argmax(dim=1) == labels
+    head = teacher_head(splits, acquired, teacher)
     if bool((margins > NAMES_ONLY).all()):
-        return _by_class(config, probs, labels, margins, correct)
+        return _by_class(config, probs, labels, margins, correct, head)
     generator = torch.Generator().manual_seed(config.seed)
     lower = config.objective.trust_lower or choose_lower(
         margins, correct, folds=min(5, len(correct)), generator=generator
@@ -80,15 +86,37 @@ def fit_trust(config: DistillConfig, splits: Splits, acquired: Acquired) -> Trus
     free = without_floor(margins, correct)
     k = top_k(probs, labels, threshold=config.objective.top_k_threshold)
     evidence = Evidence(
-        probs, labels, lambda answers: curve.alpha(margin(answers)), k, _neighbours(probs, labels)
+        probs,
+        labels,
+        lambda answers: curve.alpha(margin(answers)),
+        k,
+        _neighbours(probs, labels),
+        head,
     )
     return Trust(
         curve, lambda answers: free.alpha(margin(answers)), evidence, margins, correct, lower
     )
 
 
+def teacher_head(splits: Splits, acquired: Acquired, teacher: Teacher) -> TeacherHead | None:
+    """The layer behind the teacher's embeddings; None where it, or the embeddings, are unknown."""
+    embeddings = acquired.validation.embeddings
+    if embeddings is None or not len(embeddings):
+        return None
+    found = head_of(teacher, splits.validation.take(np.arange(_TRIED_ROWS) % len(embeddings)))
+    # An embedding of another width is not this layer's input, whoever says so.
+    if found is None or found[0].shape[1] != embeddings.shape[1]:
+        return None
+    return TeacherHead(*found)
+
+
 def _by_class(
-    config: DistillConfig, probs: Tensor, labels: Tensor, margins: Tensor, correct: Tensor
+    config: DistillConfig,
+    probs: Tensor,
+    labels: Tensor,
+    margins: Tensor,
+    correct: Tensor,
+    head: TeacherHead | None,
 ) -> Trust:
     lower = config.objective.trust_lower or 0.5
     num_classes = probs.shape[1]
@@ -103,6 +131,7 @@ def _by_class(
         lambda a: free(a).clamp_min(lower),
         max(2, num_classes),
         _neighbours(probs, labels),
+        head,
     )
     curve = IsotonicTrust.fit(margins, correct, lower=lower)
     return Trust(curve, free, evidence, margins, correct, lower)

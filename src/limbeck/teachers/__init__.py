@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from limbeck.teachers.config import TeacherConfig
 
 if TYPE_CHECKING:
-    from limbeck.teachers.base import Money, Replies, Teacher
+    from limbeck.teachers.base import HasHead, Money, Replies, Teacher
     from limbeck.teachers.callable import CallableTeacher
     from limbeck.teachers.columns import candidate_columns
     from limbeck.teachers.ensemble import EnsembleTeacher
@@ -30,6 +30,7 @@ __all__ = [
     "CallableTeacher",
     "ColumnsTeacher",
     "EnsembleTeacher",
+    "HasHead",
     "HuggingfaceTeacher",
     "HumanTeacher",
     "LocalTeacher",
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "base": ("Money", "Replies", "Teacher"),
+    "base": ("HasHead", "Money", "Replies", "Teacher"),
     "callable": ("CallableTeacher",),
     "columns": ("candidate_columns",),
     "ensemble": ("EnsembleTeacher",),

@@ -12,8 +12,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from torch import Tensor
 
 from limbeck.answers import Answers
+
+Head = tuple[Tensor, Tensor]
+"""Weight, float32, shape (K, D), and bias, float32, shape (K,), of a last linear layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,27 @@ class QuotesEach(Protocol):
 
     def quote_each(self, rows: pa.RecordBatch) -> NDArray[np.int64]:
         """The most that each row can cost, in millionths of the currency, int64, shape (n,)."""
+
+
+@runtime_checkable
+class HasHead(Protocol):
+    """A teacher that may know the linear layer behind its embeddings."""
+
+    def head(self, rows: pa.RecordBatch) -> Head | None:
+        """The layer whose input the embeddings are, and None where there is none or it is unknown.
+
+        With one output a class, softmax(embeddings @ weight.T + bias) are the probabilities that
+        the teacher answers; with more, they are sums of it over the outputs of a class.
+
+        Args:
+            rows: One row or a few with the teacher's columns, for a network that has to be run to
+                find the layer. Nothing is paid for them and nothing is kept.
+        """
+
+
+def head_of(teacher: Teacher, rows: pa.RecordBatch) -> Head | None:
+    """The last layer of a teacher of any kind, as `HasHead.head`; None for most kinds."""
+    return teacher.head(rows) if isinstance(teacher, HasHead) else None
 
 
 def worst_prices(teacher: Teacher, rows: pa.RecordBatch) -> tuple[NDArray[np.int64], str]:

@@ -8,6 +8,7 @@ import torch
 
 from limbeck.errors import ConfigError
 from limbeck.students.folder import SUMS
+from limbeck.teachers.base import Head
 from limbeck.teachers.local import LocalTeacher, Said, fingerprint_of
 from limbeck.teachers.student import StudentTeacher
 
@@ -57,6 +58,10 @@ class EnsembleTeacher(LocalTeacher):
         probs = torch.stack([torch.as_tensor(one.probs, dtype=torch.float64) for one in said])
         # numpy's deviation: torch warns of one over no rows.
         return Said(probs.mean(dim=0), said[0].embeddings, spread=probs.numpy().std(axis=0))
+
+    def head(self, rows: pa.RecordBatch) -> Head:
+        """That of the first member, whose embedding is kept; `rows` are not looked at."""
+        return self._members[0].head(rows)
 
 
 def member_folder(folder: Path, member: int) -> Path:

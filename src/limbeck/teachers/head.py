@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from limbeck.teachers.base import Head
+
 
 class HeadInput:
     """Keeps what goes into the last layer, and finds the row's own part of it."""
@@ -58,6 +60,17 @@ def find_head(model: nn.Module, run: Callable[[], Tensor]) -> nn.Linear | None:
         for hook in hooks:
             hook.remove()
     return next((layer for layer, out in reversed(called) if _gives(out, logits)), None)
+
+
+def weights_of(layer: nn.Linear, *, divisor: float = 1.0) -> Head:
+    """Copy weight and bias of a layer to the CPU in float32, both divided by a temperature.
+
+    A layer without bias has one of zeros.
+    """
+    weight = layer.weight.detach().float().cpu() / divisor
+    if layer.bias is None:
+        return weight, torch.zeros(len(weight))
+    return weight, layer.bias.detach().float().cpu() / divisor
 
 
 def _gives(out: Tensor, logits: Tensor) -> bool:

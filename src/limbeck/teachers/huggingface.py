@@ -33,7 +33,8 @@ from limbeck.students.model_folder import (
     read_tokenizer_of,
     require_transformers,
 )
-from limbeck.teachers.head import HeadInput, find_head
+from limbeck.teachers.base import Head
+from limbeck.teachers.head import HeadInput, find_head, weights_of
 from limbeck.teachers.local import LocalTeacher, Said, fingerprint_of
 
 USUAL_MAX_TOKENS = 512
@@ -112,7 +113,8 @@ class HuggingfaceTeacher(LocalTeacher):
             self._reader = _Images(folder, self.columns[0], self._model.config)
         else:
             self._reader = _Texts(folder, self.columns, self._model.config, max_tokens, self.name)
-        self._head = HeadInput(self._try())
+        self._layer = self._try()
+        self._input = HeadInput(self._layer)
         self.fingerprint = fingerprint_of(
             "huggingface",
             *(part for file in _files_of(folder) for part in (file.name, sha256(file))),
@@ -132,7 +134,7 @@ class HuggingfaceTeacher(LocalTeacher):
             with torch.inference_mode(), self._precision():
                 logits = self._run(inputs)
             probs[places] = torch.softmax(logits.float(), dim=-1).cpu()
-            if (embedding := self._head.taken(logits)) is not None:
+            if (embedding := self._input.taken(logits)) is not None:
                 parts.append((places, embedding.float().cpu()))
         if not parts:
             return Said(probs)
@@ -140,6 +142,10 @@ class HuggingfaceTeacher(LocalTeacher):
         for places, embedding in parts:
             embeddings[places] = embedding
         return Said(probs, embeddings)
+
+    def head(self, rows: pa.RecordBatch) -> Head | None:
+        """The layer that gives the logits; `rows` are not looked at."""
+        return None if self._layer is None else weights_of(self._layer)
 
     def _run(self, inputs: Inputs) -> Tensor:
         out = self._model(**{name: tensor.to(self._device) for name, tensor in inputs.items()})

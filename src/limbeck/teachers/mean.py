@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from limbeck.answers import Answers
 from limbeck.engines.questions import batch_ids
 from limbeck.errors import ConfigError
-from limbeck.teachers.base import Money, Teacher
+from limbeck.teachers.base import Head, Money, Teacher, head_of
 from limbeck.teachers.config import LEAST_TEACHERS
 from limbeck.teachers.local import LocalTeacher, Said, fingerprint_of
 
@@ -88,6 +88,10 @@ class MeanTeacher(LocalTeacher):
             None if mean.spread is None else _spread_out(mean.spread, whole),
             price,
         )
+
+    def head(self, rows: pa.RecordBatch) -> Head | None:
+        """The layer behind the first teacher's embedding, which is the one that is kept."""
+        return head_of(self.members[0], rows)
 
 
 def mean_of(answers: Sequence[Answers]) -> Answers:

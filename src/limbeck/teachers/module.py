@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from limbeck.errors import AnswerError, ConfigError, one_line
 from limbeck.storage import sha256
 from limbeck.students.foreign import build_network, find_logits
+from limbeck.teachers.base import Head
+from limbeck.teachers.head import weights_of
 from limbeck.teachers.imports import full_name, source_of
 from limbeck.teachers.local import LocalTeacher, Said, fingerprint_of
 
@@ -59,6 +61,7 @@ class ModuleTeacher(LocalTeacher):
         _load(self._module, weights, self.name)
         self._module.to(self._device).eval()
         self._embedding: Tensor | None = None
+        self._last: nn.Linear | None = None
         for layer in self._module.modules():
             if isinstance(layer, nn.Linear):
                 layer.register_forward_pre_hook(self._keep)
@@ -84,6 +87,20 @@ class ModuleTeacher(LocalTeacher):
         complete = bool(known) and len(known) == len(embeddings)
         return Said(torch.cat(probs), torch.cat(known) if complete else None)
 
+    def head(self, rows: pa.RecordBatch) -> Head | None:
+        """The last linear layer that is called on rows, where its output is the logits."""
+        part = rows.select(list(self.columns)).slice(0, _BATCH).to_pylist()
+        if not part:
+            return None
+        logits, embedding = self._run(part)
+        layer = self._last
+        if embedding is None or layer is None:
+            return None
+        with torch.inference_mode():
+            made = layer(embedding)
+        same = made.shape == logits.shape and torch.allclose(made, logits, atol=1e-4, rtol=1e-4)
+        return weights_of(layer) if same else None
+
     def _run(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
         self._embedding = None
         with torch.inference_mode():
@@ -105,10 +122,10 @@ class ModuleTeacher(LocalTeacher):
             embedding = None
         return logits, embedding
 
-    def _keep(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _keep(self, layer: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
         """Remember the input of a linear layer; the last one called is the head."""
         if inputs:
-            self._embedding = inputs[0]
+            self._embedding, self._last = inputs[0], layer
 
 
 def _load(module: nn.Module, weights: Path, name: str) -> None:

@@ -8,6 +8,8 @@ import torch
 from limbeck.data.tables import as_batch
 from limbeck.storage import sha256
 from limbeck.students.folder import CONFIG, WEIGHTS, load
+from limbeck.teachers.base import Head
+from limbeck.teachers.head import weights_of
 from limbeck.teachers.local import LocalTeacher, Said, fingerprint_of
 
 _BATCH = 1024
@@ -54,3 +56,14 @@ class StudentTeacher(LocalTeacher):
                 probs.append(torch.softmax(logits, dim=-1).cpu())
                 embeddings.append(out.embedding.float().cpu())
         return Said(torch.cat(probs), torch.cat(embeddings))
+
+    def head(self, rows: pa.RecordBatch) -> Head:
+        """The student's head over its temperature; `rows` are not looked at.
+
+        A head of several outputs a class is divided by the temperature of its softmax instead: its
+        classes' sums are the answers of a student whose calibration temperature is 1.
+        """
+        class_map, divisor = self._predictor.student.class_map, self._predictor.temperature
+        if class_map is not None and not class_map.is_plain:
+            divisor = class_map.temperature
+        return weights_of(self._module.head, divisor=divisor)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from limbeck.answers import Answers
 from limbeck.errors import ConfigError
-from limbeck.teachers.base import Money, Replies, Teacher
+from limbeck.teachers.base import Head, Money, Replies, Teacher, head_of
 from limbeck.teachers.local import fingerprint_of
 
 
@@ -84,6 +84,9 @@ class Wrapped:
     def parse(self, replies: Replies) -> tuple[Answers, NDArray[np.bool_]]:
         return self._teacher.parse(replies)
 
+    def head(self, rows: pa.RecordBatch) -> Head | None:
+        return head_of(self._teacher, rows)
+
 
 class _Reordered(Wrapped):
     """The same answers with the classes in another order."""
@@ -107,6 +110,13 @@ class _Reordered(Wrapped):
         spread = None if answers.spread is None else answers.spread[:, order].contiguous()
         probs = answers.probs[:, order].contiguous()
         return replace(answers, probs=probs, spread=spread), ok
+
+    def head(self, rows: pa.RecordBatch) -> Head | None:
+        found = head_of(self._teacher, rows)
+        if found is None or len(found[1]) != len(self._classes):
+            return found  # outputs that are no classes have no order of classes
+        order = [self._teacher.classes.index(name) for name in self._classes]
+        return found[0][order], found[1][order]
 
 
 class _Priced(Wrapped):
