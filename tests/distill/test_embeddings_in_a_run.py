@@ -1,13 +1,34 @@
 """Objectives that read embeddings: what a run gives them."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from limbeck.data.schema import Schema
+from limbeck.distill.compare_config import CompareConfig
+from limbeck.distill.compare_plan import make_compare_plan
 from limbeck.distill.config import load_config
+from limbeck.distill.plan import make_plan
 from limbeck.distill.run import distill
-from limbeck.teachers import StudentTeacher
+from limbeck.errors import ConfigError
+from limbeck.teachers import (
+    CallableTeacher,
+    EnsembleTeacher,
+    HumanTeacher,
+    MeanTeacher,
+    SimulatedTeacher,
+    SklearnTeacher,
+    StudentTeacher,
+    TeacherConfig,
+    align_classes,
+    build,
+    with_price,
+)
+from limbeck.teachers.endpoint import EndpointTeacher
 from tests.distill import material
 
 OBJECTIVE = """
@@ -65,3 +86,96 @@ def test_it_is_given_the_layer_behind_the_embeddings_of_a_trained_teacher(tmp_pa
     np.testing.assert_array_equal(found["weight"], weight.numpy())
     np.testing.assert_array_equal(found["bias"], bias.numpy())
     assert (found["width"] == weight.shape[1]).all()
+
+
+EMBEDS = """
+
+def embed(rows):
+    return ask(rows), [[row["a"], row["b"], 1.0] for row in rows]
+"""
+
+
+@pytest.mark.parametrize("more", ["", "\n[buy]\nrule = 'uniform'\nrounds = 2\n"])
+def test_an_answer_without_embedding_is_refused_before_the_pool_is_paid_for(tmp_path, more):
+    made, seen = task(tmp_path, 'kind = "callable"\nfunction = "MODULE:ask"', more=more)
+    name_teacher(made)
+    with pytest.raises(ConfigError, match=r"Reads' needs the teacher's embeddings.*a tuple"):
+        distill(load_config(made.run_file))
+    assert len(made.questions()) == 30  # validation alone
+    assert not seen.exists()
+
+
+def test_a_function_that_gives_embeddings_is_welcome_and_has_no_known_layer(tmp_path):
+    made, seen = task(tmp_path, 'kind = "callable"\nfunction = "MODULE:embed"')
+    module = name_teacher(made)
+    module.write_text(module.read_text() + EMBEDS)
+    distill(load_config(made.run_file))
+    found = np.load(seen)
+    assert found["weight"].size == 0
+    assert (found["width"] == 3).all()
+    assert found["rows"] == 80  # what the budget leaves for the pool
+
+
+def name_teacher(made):
+    """Put the name of the task's own module of a teacher into its run file; the module's path."""
+    (module,) = made.folder.glob("teacher_*.py")
+    made.run_file.write_text(made.run_file.read_text().replace("MODULE", module.stem))
+    return module
+
+
+SIMULATED = 'kind = "simulated"\nlabel = "label"\npath = "test.csv"'
+
+
+@pytest.mark.parametrize(
+    ("teacher", "hint"),
+    [
+        (SIMULATED, "teacher simulated gives none; take a teacher that has them"),
+        ('kind = "human"', "teacher human gives none"),
+        ('kind = "table"\npath = "test.csv"\nlabel = "label"', "table gives none; add a column"),
+    ],
+)
+def test_a_teacher_that_never_gives_embeddings_is_refused_at_once(tmp_path, teacher, hint):
+    made, _ = task(tmp_path, teacher)
+    for job in (make_plan, distill):
+        with pytest.raises(ConfigError, match=hint):
+            job(load_config(made.run_file))
+    with pytest.raises(ConfigError, match=hint):
+        make_compare_plan(CompareConfig(load_config(made.run_file), seeds=2))
+
+
+def test_the_arm_by_which_rows_are_chosen_counts_too(tmp_path):
+    made, _ = task(tmp_path, SIMULATED)
+    text = made.run_file.read_text()
+    (module,) = (path.stem for path in tmp_path.glob("reads_*.py"))
+    text = text.replace(f'"labels", "{module}:Reads"', '"labels", "soft_kd"')
+    rounds = f"\n[buy]\nrule = 'uniform'\nrounds = 2\narm = '{module}:Reads'\n"
+    made.run_file.write_text(text + rounds)
+    with pytest.raises(ConfigError, match="Reads' needs the teacher's embeddings"):
+        make_plan(load_config(made.run_file))
+    made.run_file.write_text(text)
+    assert make_plan(load_config(made.run_file)).pool
+
+
+def test_kinds_say_whether_they_embed(tmp_path):
+    """Where a kind does not say, its first answers do."""
+    table = pa.RecordBatch.from_pydict({"text": ["a"], "prob_no": [0.1], "prob_yes": [0.9]})
+    with_one = table.append_column("embedding", pa.array([[1.0, 2.0]]))
+    schema = Schema(("text",), (), (), None, ("no", "yes"))
+    for batch, embeds in ((table, False), (with_one, True)):
+        (tmp_path / f"{embeds}").mkdir()
+        pq.write_table(pa.table(batch), tmp_path / f"{embeds}/answers.parquet")
+        in_file = TeacherConfig(kind="table", path=tmp_path / f"{embeds}/answers.parquet")
+        for config in (TeacherConfig(kind="table"), in_file):
+            teacher = build(config, schema, tmp_path, names=batch.schema.names)
+            assert teacher.embeds is embeds
+            turned = replace(schema, classes=("yes", "no"))
+            if config.path is None:
+                assert with_price(teacher, 3).embeds is embeds
+                assert align_classes(teacher, turned.classes).embeds is embeds
+    silent = CallableTeacher(lambda rows: [], ("no", "yes"), ("text",), fingerprint="silent")
+    assert silent.embeds is None
+    assert MeanTeacher([teacher, silent]).embeds is True
+    assert MeanTeacher([silent, teacher]).embeds is None
+    assert SimulatedTeacher(teacher).embeds is False
+    assert (SklearnTeacher.embeds, EndpointTeacher.embeds, HumanTeacher.embeds) == (False,) * 3
+    assert StudentTeacher.embeds is EnsembleTeacher.embeds is True

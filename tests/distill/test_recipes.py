@@ -58,6 +58,12 @@ class Placed(Mine):
         super().__init__(dim=dim)
 
 
+class Seeded(Mine):
+    def __init__(self, *, seed: int = 0):
+        super().__init__(dim=3)
+        self.seed = seed
+
+
 class Stranger:
     pass
 '''
@@ -134,6 +140,15 @@ def test_what_a_constructor_draws_is_a_function_of_the_seed(tmp_path, mine):
     run = config(tmp_path, f"{mine}:Mine", settings={f"{mine}:Mine": {"dim": 4}})
     first, second = (make_objective(f"{mine}:Mine", run) for _ in range(2))
     assert first.weight.weight.equal(second.weight.weight)
+
+
+def test_an_objective_with_a_seed_gets_the_run_s_unless_it_has_its_own(tmp_path, mine):
+    arm = f"{mine}:Seeded"
+    run = replace(config(tmp_path, arm), seed=7)
+    assert make_objective(arm, run).seed == 7
+    assert make_objective(f"slam_soft+{arm}", run).second.seed == 7
+    run = replace(config(tmp_path, arm, settings={arm: {"seed": 3}}), seed=7)
+    assert make_objective(arm, run).seed == 3
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 Validation comes first because trust is worth nothing without it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +90,10 @@ class Acquired:
     history: RoundHistory | None = None
 
 
+def _anything(_: Answers) -> None:
+    """Refuse no answer."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Acquisition:
     """Whose answers are bought for which rows, and where they and their price are kept.
@@ -98,6 +102,8 @@ class Acquisition:
         config, splits, teacher, ledger, folder: Of the run.
         run_id: The run's name in the ledger.
         asked: `questions(splits, teacher)`, where it is known already.
+        accept: Told a validation answer before test and pool are paid for; raises where the run
+            has no use for such answers.
     """
 
     config: DistillConfig
@@ -107,6 +113,7 @@ class Acquisition:
     folder: RunFolder
     run_id: str
     asked: Questions | None = None
+    accept: Callable[[Answers], None] = _anything
 
     def spent(self) -> Spending:
         """What the run has spent so far."""
@@ -266,6 +273,9 @@ def open_purchase(task: Acquisition) -> Opened:
     tallies = [buyer.buy("validation", splits.validation, everything)]
     for _, own_book, ids in gated:
         check_accuracy(own_book, splits.validation, everything, ids, early=False)
+    first = asked.validation[np.flatnonzero(book.known(asked.validation))[:1]]
+    if len(first):
+        task.accept(book.read(first))
     if config.ask_test:
         tallies.append(buyer.buy("test", splits.test, np.arange(len(splits.test))))
     return Opened(task, buyer, book, asked, tuple(tallies))

@@ -20,6 +20,7 @@ from limbeck.distill.encoding import check_student, student_kind
 from limbeck.distill.estimate import Estimate, span
 from limbeck.distill.folder import RUN_FILE, Listener, RunFolder, ignore
 from limbeck.distill.materials import steps_of
+from limbeck.distill.needs import check_teacher
 from limbeck.distill.plan import training_seconds
 from limbeck.distill.pool_choice import draw_as_if_new, read_selection
 from limbeck.distill.questions import Questions, check_budget, open_book
@@ -249,6 +250,7 @@ def _look(config: DistillConfig, listener: Listener) -> _Look:
         check_student(config, splits)
         check_validation(config, splits)
         teacher = teacher_if_ready(config, splits, folder)
+        check_teacher(config, teacher)
         check_engine(config, splits, folder, teacher)
     asked = questions_of(splits, teacher)
     rows = read_selection(folder) if folder.claimed else None

@@ -19,6 +19,7 @@ from limbeck.distill.estimate import Estimate, span
 from limbeck.distill.fit import teacher_plan
 from limbeck.distill.folder import Listener, RunFolder, ignore
 from limbeck.distill.materials import steps_of
+from limbeck.distill.needs import check_teacher
 from limbeck.distill.recipes import check_objectives, expand
 from limbeck.distill.round_sizes import check_no_rounds
 from limbeck.distill.run import questions_of, stage, teacher_if_ready
@@ -136,6 +137,8 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
             check_objectives(config, splits.schema.num_classes)
             make_rule(config)
         teacher = teacher_if_ready(config, splits, folder)
+        if trains:
+            check_teacher(config, teacher)
         check_engine(config, splits, folder, teacher)
         asked = questions_of(splits, teacher)
         buy = count_answers(config, splits, asked, teacher, folder)

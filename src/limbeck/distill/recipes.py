@@ -47,6 +47,11 @@ def expand(config: DistillConfig) -> tuple[str, ...]:
     return tuple(name for arm in config.objective.arms for name in expand_arm(arm, config))
 
 
+def every_arm(config: DistillConfig) -> tuple[str, ...]:
+    """Names of the arms, and of the one by which rows are chosen where answers come in rounds."""
+    return (*expand(config), *_choosing(config))
+
+
 def expand_arm(arm: str, config: DistillConfig) -> tuple[str, ...]:
     """Names of the arms that one of the run file stands for."""
     target, parts = config.objective.slam_target, arm.split("+")
@@ -66,7 +71,8 @@ def title(name: str) -> str:
 def make_objective(name: str, config: DistillConfig) -> Objective:
     """The objective of an arm, not yet fitted.
 
-    Random numbers that its constructor draws from global generators come from the run's seed.
+    Random numbers that its constructor draws from global generators come from the run's seed, which
+    is also its setting `seed` where it has one and the run file gives none.
 
     Raises:
         ConfigError: there is no such objective, a setting is unknown or refused, or the parts of a
@@ -92,13 +98,12 @@ def check_objectives(config: DistillConfig, num_classes: int) -> None:
         ConfigError: as `make_objective`, or the objective needs a head whose outputs do not belong
             to one class each, or a spread that the teacher does not give.
     """
-    choosing = expand_arm(config.buy.arm, config)[:1] if config.buy.in_rounds else ()
-    if any(not make_objective(name, config).needs_answers for name in choosing):
+    if any(not make_objective(name, config).needs_answers for name in _choosing(config)):
         raise ConfigError(
             f"buy.arm={config.buy.arm!r} learns from labels alone, so the student that chooses "
             f"would stay the same in all rounds; take soft_kd or slam."
         )
-    for name in (*expand(config), *choosing):
+    for name in every_arm(config):
         made = make_objective(name, config)
         if made.needs_spread and _has_one_opinion(config):
             raise ConfigError(
@@ -107,6 +112,11 @@ def check_objectives(config: DistillConfig, num_classes: int) -> None:
                 f"teacher.members = 5, or change the objective's settings."
             )
         _check_class_map(name, made, num_classes)
+
+
+def _choosing(config: DistillConfig) -> tuple[str, ...]:
+    """The arm by which the student that chooses rows is trained, or none."""
+    return expand_arm(config.buy.arm, config)[:1] if config.buy.in_rounds else ()
 
 
 def class_maps(config: DistillConfig, num_classes: int) -> tuple[ClassMap, ...]:
@@ -213,6 +223,8 @@ def _make(part: str, config: DistillConfig) -> Objective:
         }
     elif name == "soft_kd":
         settings["temperature"] = objective.temperature
+    if "seed" in inspect.signature(kind).parameters:
+        settings.setdefault("seed", config.seed)
     try:
         made: Objective = kind(**settings)
     except LimbeckError:

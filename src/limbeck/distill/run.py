@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from limbeck.data import Splits, find_source, prepare, sample_rows
@@ -21,6 +22,7 @@ from limbeck.distill.finish import finish
 from limbeck.distill.fit import fit_teacher, is_trained
 from limbeck.distill.folder import START, Listener, RunFolder, ignore
 from limbeck.distill.materials import prepare_materials
+from limbeck.distill.needs import check_answers, check_teacher
 from limbeck.distill.outcome import Outcome, read_outcome
 from limbeck.distill.pool_choice import rows_to_encode
 from limbeck.distill.questions import Questions, content_questions, questions
@@ -119,6 +121,7 @@ def _buy(
         check_student(config, splits)
         check_validation(config, splits)
         teacher = teacher_if_ready(config, splits, folder)
+        check_teacher(config, teacher)
         asked = questions_of(splits, teacher)
         if not folder.claimed:
             check_spending(config, splits, teacher, asked, ledger)
@@ -133,7 +136,8 @@ def _buy(
         teacher = make_teacher(config, splits, folder, accelerator)
         asked = questions_of(splits, teacher)
     with asked_by(config, splits, folder, teacher) as copies:
-        task = Acquisition(config, splits, copies, ledger, folder, run_id(folder), asked)
+        accept = partial(check_answers, config)
+        task = Acquisition(config, splits, copies, ledger, folder, run_id(folder), asked, accept)
         if config.buy.in_rounds:
             acquired = buy_in_rounds(task, asked, encoded, accelerator)
         else:

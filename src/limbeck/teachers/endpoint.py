@@ -55,6 +55,8 @@ class EndpointTeacher:
     Cost: a request a question with log-probabilities or votes that the server sends together.
     """
 
+    embeds = False
+
     def __init__(
         self,
         config: EndpointConfig,

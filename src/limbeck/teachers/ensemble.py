@@ -33,6 +33,8 @@ class EnsembleTeacher(LocalTeacher):
     Cost: as much time and memory as all members together.
     """
 
+    embeds = True
+
     def __init__(self, folders: Sequence[Path], *, device: str = "cpu") -> None:
         if len(folders) < LEAST_MEMBERS:
             raise ConfigError(

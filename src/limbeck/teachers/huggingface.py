@@ -114,6 +114,7 @@ class HuggingfaceTeacher(LocalTeacher):
         else:
             self._reader = _Texts(folder, self.columns, self._model.config, max_tokens, self.name)
         self._layer = self._try()
+        self.embeds = self._layer is not None
         self._input = HeadInput(self._layer)
         self.fingerprint = fingerprint_of(
             "huggingface",

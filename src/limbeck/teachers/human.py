@@ -35,6 +35,7 @@ class HumanTeacher:
     """
 
     name = "human teacher"
+    embeds = False
 
     def __init__(
         self,

@@ -53,6 +53,8 @@ class LocalTeacher(ABC):
     fingerprint: str
     classes: tuple[str, ...]
     columns: tuple[str, ...]
+    embeds: bool | None = None
+    """Whether answers hold embeddings; None where only an answer can tell."""
 
     @abstractmethod
     def say(self, rows: pa.RecordBatch) -> Said:

@@ -54,6 +54,7 @@ class MeanTeacher(LocalTeacher):
                 "leave one out."
             )
         self.members = tuple(members)
+        self.embeds = getattr(members[0], "embeds", None)
         self.name = f"ensemble of {len(members)} teachers"
         self.classes = members[0].classes
         self.columns = tuple(dict.fromkeys(name for one in members for name in one.columns))

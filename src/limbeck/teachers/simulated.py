@@ -47,6 +47,8 @@ class SimulatedTeacher(LocalTeacher):
         ConfigError: a rate is out of range, or there is one class.
     """
 
+    embeds = False
+
     def __init__(
         self,
         truth: Teacher,

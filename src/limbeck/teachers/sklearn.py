@@ -47,6 +47,8 @@ class SklearnTeacher(LocalTeacher):
         ConfigError: it is no fitted estimator, gives no probabilities, or does not fit the columns.
     """
 
+    embeds = False
+
     def __init__(
         self,
         estimator: object,

@@ -30,6 +30,8 @@ class StudentTeacher(LocalTeacher):
         StudentError: the folder is incomplete, or changed since it was written.
     """
 
+    embeds = True
+
     def __init__(self, folder: Path, *, device: str = "cpu") -> None:
         self._predictor = load(folder)
         self._module = self._predictor.student.module.to(device).eval()

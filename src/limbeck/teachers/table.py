@@ -47,6 +47,7 @@ class ColumnsTeacher(LocalTeacher):
     def __init__(self, schema: Schema, names: Sequence[str], *, label: str = "") -> None:
         self.name = "the table teacher"
         self._answers = find_columns(names, schema.classes, where="the table", label=label)
+        self.embeds = bool(self._answers.embedding)
         self.classes = schema.classes
         self.columns = schema.inputs + self._answers.names
         self.fingerprint = fingerprint_of("columns", *self.classes, "|", *self.columns)
@@ -86,6 +87,7 @@ class TableTeacher(LocalTeacher):
         source = find_source(path)
         names = column_names(source.files[0], source.format, self.columns)
         answers = find_columns(names, schema.classes, where=str(path), label=label)
+        self.embeds = bool(answers.embedding)
         part = _part(schema, self.columns)
         kinds = _kinds(part, answers)
         ids, probs = [], []

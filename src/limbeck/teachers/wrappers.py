@@ -75,6 +75,10 @@ class Wrapped:
     def keep_raw(self) -> bool:
         return self._teacher.keep_raw
 
+    @property
+    def embeds(self) -> bool | None:
+        return getattr(self._teacher, "embeds", None)
+
     def quote(self, rows: pa.RecordBatch) -> Money:
         return self._teacher.quote(rows)
 
