@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from limbeck.data.schema import Schema
 from limbeck.distill.compare_config import CompareConfig
@@ -179,3 +181,33 @@ def test_kinds_say_whether_they_embed(tmp_path):
     assert SimulatedTeacher(teacher).embeds is False
     assert (SklearnTeacher.embeds, EndpointTeacher.embeds, HumanTeacher.embeds) == (False,) * 3
     assert StudentTeacher.embeds is EnsembleTeacher.embeds is True
+
+
+@pytest.mark.slow
+def test_answers_alone_may_teach_and_the_labels_then_change_no_arm_but_their_own(tmp_path):
+    made = []
+    for folder, swap in (("as_it_is", False), ("swapped", True)):
+        one = material.make(tmp_path / folder)
+        text = one.run_file.read_text().replace("steps = 8", "steps = 8\nlabelled_weight = 0")
+        one.run_file.write_text(text)
+        if swap:
+            file = tmp_path / folder / "labelled.csv"
+            turned = {"up": "down", "down": "up", "label": "label"}
+            rows = [line.rpartition(",") for line in file.read_text().splitlines()]
+            file.write_text("".join(f"{x},{turned[label]}\n" for x, _, label in rows))
+        distill(load_config(one.run_file))
+        names = ("labels", "slam_hard")
+        made.append(
+            {
+                name: load_file(tmp_path / folder / f"run/checkpoints/{name}.safetensors")
+                for name in names
+            }
+        )
+    for name, same in (("labels", False), ("slam_hard", True)):
+        pairs = [
+            torch.equal(made[0][name][key], made[1][name][key])
+            for key in made[0][name]
+            if key.startswith("model")
+        ]
+        assert pairs
+        assert all(pairs) is same

@@ -154,8 +154,11 @@ def nothing(step, point):
     pass
 
 
-def test_it_takes_the_steps_that_a_bare_loop_would_take(accelerator, tmp_path):
+@pytest.mark.parametrize("weight", [1.0, 0.3, 0.0])
+def test_it_takes_the_steps_that_a_bare_loop_would_take(accelerator, tmp_path, weight):
     job = make_job(dropout=0.0, held_out=False)
+    job = replace(job, train=replace(job.train, labelled_weight=weight))
+    alone = replace(job, student=copy.deepcopy(job.student), labelled=None)
     module = copy.deepcopy(job.student.module)
     vectors = [p for p in module.parameters() if p.ndim <= 1]
     matrices = [p for p in module.parameters() if p.ndim > 1]
@@ -177,12 +180,24 @@ def test_it_takes_the_steps_that_a_bare_loop_would_take(accelerator, tmp_path):
         z = module(encoder.collate(job.labelled.rows.take(a))).outputs
         told = torch.nn.functional.cross_entropy(z, job.labelled.labels[a])
         optimizer.zero_grad()
-        (taught + told).backward()
+        (taught + weight * told).backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), job.train.clip_norm)
         optimizer.step()
     train(job, tmp_path / "c", "s", accelerator, nothing)
     for name, value in module.state_dict().items():
         assert torch.allclose(value, job.student.module.state_dict()[name], atol=1e-5)
+    if weight == 0:  # as without the rows
+        train(alone, tmp_path / "alone", "s", accelerator, nothing)
+        for name, value in module.state_dict().items():
+            assert torch.allclose(value, alone.student.module.state_dict()[name], atol=1e-5)
+
+
+def test_labelled_rows_alone_have_their_whole_weight(accelerator, tmp_path):
+    jobs = [make_job(pool=False) for _ in range(2)]
+    jobs[1] = replace(jobs[1], train=replace(jobs[1].train, labelled_weight=0.0))
+    for i, job in enumerate(jobs):
+        train(job, tmp_path / f"{i}", "s", accelerator, nothing)
+    assert same(weights(jobs[0]), weights(jobs[1]))
 
 
 class Stop(Exception):

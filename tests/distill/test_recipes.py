@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from limbeck.data.config import DataConfig
-from limbeck.distill.config import ARMS, KNOWN, DistillConfig, ObjectiveConfig
+from limbeck.distill.config import ARMS, KNOWN, DistillConfig, ObjectiveConfig, TrainConfig
 from limbeck.distill.recipes import (
     TITLES,
     check_objectives,
@@ -62,6 +62,13 @@ class Seeded(Mine):
     def __init__(self, *, seed: int = 0):
         super().__init__(dim=3)
         self.seed = seed
+
+
+class Feature(Mine):
+    uses_outputs = False
+
+    def __init__(self):
+        super().__init__(dim=3)
 
 
 class Stranger:
@@ -215,3 +222,23 @@ def test_a_spread_that_the_teacher_does_not_give_is_refused_before_anything_is_b
             check_objectives(replace(run, teacher=one), 2)
     for several in (TeacherConfig(kind="fit", members=2), TeacherConfig(kind="student")):
         check_objectives(replace(run, teacher=several), 2)
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ("weighted", "'weighted', which begins with labelled rows alone"),
+        ("M:Feature", r"over embeddings alone.*'soft_kd\+M:Feature'"),
+    ],
+)
+def test_without_labelled_rows_something_must_still_teach_the_whole_student(
+    tmp_path, mine, arm, message
+):
+    arm = arm.replace("M:", f"{mine}:")
+    run = config(tmp_path, arm, "labels_and_validation", "soft_kd")
+    check_objectives(run, 2)
+    run = replace(run, train=TrainConfig(labelled_weight=0.0))
+    with pytest.raises(ConfigError, match=message.replace("M:", f"{mine}:")):
+        check_objectives(run, 2)
+    ok = config(tmp_path, "labels_and_validation", "slam", f"soft_kd+{mine}:Feature")
+    check_objectives(replace(ok, train=run.train), 2)

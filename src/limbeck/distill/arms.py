@@ -148,7 +148,7 @@ class ArmTrainer:
         )
 
     def _job_of(self, name: str) -> Job:
-        """An arm that has only labelled rows, and the pool where it learns from answers."""
+        """An arm with labelled rows, with the pool where it learns from answers, or with both."""
         objective = make_objective(name, self._config)
         pool = None
         if objective.needs_answers:
@@ -156,7 +156,9 @@ class ArmTrainer:
             dim = self._m.student.module.embedding_dim
             objective = self._m.fit(objective).attach(dim, generator)
             pool = self._m.pools(objective)
-        return self._job(name, objective, self._m.labelled, pool, self._m.validation)
+        left_out = pool is not None and self._config.train.labelled_weight == 0
+        labelled = None if left_out else self._m.labelled
+        return self._job(name, objective, labelled, pool, self._m.validation)
 
     def _on_validation_too(self, name: str) -> Arm:
         """Train on labelled and validation rows, for as many steps as cross-validation says."""
@@ -208,7 +210,7 @@ class ArmTrainer:
         self,
         name: str,
         objective: Objective,
-        labelled: Labelled,
+        labelled: Labelled | None,
         pool: Pool | None,
         held_out: Labelled | None,
     ) -> Job:

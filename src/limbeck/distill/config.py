@@ -74,6 +74,8 @@ class TrainConfig:
     """Pool rows a step."""
     labelled_batch: int = 64
     """Labelled rows a step."""
+    labelled_weight: float = 1.0
+    """Of labelled rows beside pool rows, >= 0; 0 leaves them out of arms learning from answers."""
     learning_rate: float = 0.0
     """Peak learning rate. Default 0: the student kind's own."""
     weight_decay: float = 0.01
@@ -95,7 +97,7 @@ class TrainConfig:
         for name in ("pool_batch", "labelled_batch", "evaluations"):
             _at_least(f"train.{name}", getattr(self, name), 1)
         _at_least("train.folds", self.folds, 2)
-        for name in ("learning_rate", "weight_decay", "clip_norm", "patience"):
+        for name in ("labelled_weight", "learning_rate", "weight_decay", "clip_norm", "patience"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         if self.epochs <= 0:
             raise ConfigError(f"train.epochs={self.epochs}: must be > 0; 5 is usual.")

@@ -1,9 +1,9 @@
 """The training loop: one minibatch of pool rows and one of labelled rows a step.
 
-The loss is the mean over the pool rows of the objective's loss plus the mean over the labelled rows
-of cross-entropy with their true labels. Whatever is random is a function of the seed and the step,
-or lives in the checkpoint, so a run that was killed ends with the same bytes as one that was not
-(same threads, same torch, same machine type).
+The loss is the mean over the pool rows of the objective's loss plus `train.labelled_weight` times
+the mean over the labelled rows of cross-entropy with their true labels. Whatever is random is a
+function of the seed and the step, or lives in the checkpoint, so a run that was killed ends with
+the same bytes as one that was not (same threads, same torch, same machine type).
 """
 
 import math
@@ -174,7 +174,8 @@ class _Run:
         if batch.labels is not None:
             # A slice of everything would be copied into zeros on the way back.
             part = StudentOut(out.outputs[n:], out.embedding[n:]) if n else out
-            parts.append(self.job.objective.loss(part, None, batch.labels.to(device)).mean())
+            loss = self.job.objective.loss(part, None, batch.labels.to(device)).mean()
+            parts.append(loss * self.job.train.labelled_weight if parts else loss)
         return sum(parts[1:], parts[0])
 
     def _snapshot(self) -> Snapshot:

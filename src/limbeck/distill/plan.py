@@ -207,7 +207,8 @@ def _seconds_of_arms(
     names: tuple[str, ...],
 ) -> NDArray[np.float64]:
     student, _ = make_student(config, splits, folder)
-    both = config.train.pool_batch + config.train.labelled_batch
+    labelled = config.train.labelled_batch if config.train.labelled_weight else 0
+    both = config.train.pool_batch + labelled
     distilled = sum(name not in ("labels", "labels_and_validation") for name in names)
     plain = len(names) - distilled
     plain += config.train.folds if "labels_and_validation" in names else 0

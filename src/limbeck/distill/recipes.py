@@ -96,7 +96,8 @@ def check_objectives(config: DistillConfig, num_classes: int) -> None:
 
     Raises:
         ConfigError: as `make_objective`, or the objective needs a head whose outputs do not belong
-            to one class each, or a spread that the teacher does not give.
+            to one class each, labelled rows that the run leaves out, or a spread that the teacher
+            does not give.
     """
     if any(not make_objective(name, config).needs_answers for name in _choosing(config)):
         raise ConfigError(
@@ -111,6 +112,8 @@ def check_objectives(config: DistillConfig, num_classes: int) -> None:
                 f"teacher {config.teacher.kind} has one opinion; set teacher.kind = 'fit' with "
                 f"teacher.members = 5, or change the objective's settings."
             )
+        if config.train.labelled_weight == 0:
+            _check_without_labels(name, made)
         _check_class_map(name, made, num_classes)
 
 
@@ -123,6 +126,23 @@ def class_maps(config: DistillConfig, num_classes: int) -> tuple[ClassMap, ...]:
     """The different heads that the arms need."""
     made = (make_objective(name, config).class_map(num_classes) for name in expand(config))
     return tuple(dict.fromkeys(made))
+
+
+def _check_without_labels(name: str, made: Objective) -> None:
+    """Refuse an arm that answers alone cannot teach."""
+    if not made.needs_answers:
+        return
+    if made.pretrain > 0:
+        raise ConfigError(
+            f"objective.arms holds {name!r}, which begins with labelled rows alone, but "
+            f"train.labelled_weight is 0; raise it, or set the arm's pretrain to 0."
+        )
+    if not made.uses_outputs:
+        raise ConfigError(
+            f"objective.arms holds {name!r}, whose loss is over embeddings alone, and "
+            f"train.labelled_weight is 0, so nothing would teach the head; add a part that does, "
+            f"'soft_kd+{name}', or raise the weight."
+        )
 
 
 def _check_class_map(name: str, made: Objective, num_classes: int) -> None:
