@@ -30,6 +30,7 @@ from limbeck.teachers.remote import RemoteTeacher
 _BLOCK = 256
 _EXAMPLES = 5
 _LINGER_SECONDS = 0.01
+_LINGERS = 4
 _POLL_SECONDS = 0.25
 _PATIENCE_SECONDS = 600.0  # for questions that another process has in flight
 _TELL_SECONDS = 0.1
@@ -109,8 +110,13 @@ class AsyncBuyer:
 
     def _collect(self, asker: Asker) -> None:
         """Wait for something to come back, and a moment longer for what comes with it."""
+        # A transaction costs about as much as an answer, so it is shared by a quarter of them; but
+        # a server that takes its time is not kept waiting for that.
+        enough = len(self.in_flight) // 4
         self._take(asker.take())
-        if self.in_flight:
+        for _ in range(_LINGERS):
+            if len(self.outcomes) >= enough or not self.in_flight:
+                return
             time.sleep(_LINGER_SECONDS)
             self._take(asker.take(0.0))
 
