@@ -27,6 +27,15 @@ BAD_SETTINGS: dict[str, list[dict[str, object]]] = {
         {"negative_spread": float("nan")},
     ],
     "weighted": [{"target": "mild"}, {"pretrain": 1.0}, {"refresh_every": -1.0}],
+    "lelp": [
+        *({"subclasses": bad} for bad in (-1, 1.5)),
+        *({"beta": bad} for bad in (0.0, -1.0, float("inf"), float("nan"))),
+        {"temperature": 0.0},
+        {"null_space": "odd"},
+        {"without_weights": "odd"},
+        {"rotation": "odd"},
+        {"scale": "odd"},
+    ],
     "slam": [{"target": "mild"}, {"eps": 0.0}, {"eps": 1.0}],
 }
 

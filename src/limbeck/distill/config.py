@@ -48,7 +48,7 @@ REQUIRED = {
 """What has no default, by the parser's name: its key and its option."""
 ARMS = ("labels", "labels_and_validation", "hard_kd", "soft_kd", "slam")
 """The arms of a run that names none."""
-KNOWN = (*ARMS, "taylor", "ups", "fidelity", "alpha_weighted", "weighted")
+KNOWN = (*ARMS, "taylor", "ups", "fidelity", "alpha_weighted", "weighted", "lelp")
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ TITLES = {
     "taylor": "Taylor cross-entropy",
     "ups": "UPS",
     "weighted": "Weighted distillation",
+    "lelp": "LELP",
 }
 ELSEWHERE = {
     "slam": {"target": "slam_target", "normalized": "slam_normalized"},

@@ -14,7 +14,10 @@ from limbeck.objectives.combined import Combined
 from limbeck.objectives.fidelity import Fidelity, fidelity_weights, teacher_uncertainty
 from limbeck.objectives.halfspace import Halfspace, learn_halfspace
 from limbeck.objectives.kd import HardKD, SoftKD, hard_kd_loss, kd_loss
+from limbeck.objectives.lelp import Lelp, trusted_lelp_loss
+from limbeck.objectives.projections import LinearProjections, regress_head
 from limbeck.objectives.slam import Slam, mix, slam_loss, top_mask
+from limbeck.objectives.subclasses import lelp_loss
 from limbeck.objectives.supervised import Supervised
 from limbeck.objectives.taylor import Taylor, taylor_loss
 from limbeck.objectives.ups import Ups, select_pseudo_labels, ups_loss
@@ -31,6 +34,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     Taylor.name: Taylor,
     Ups.name: Ups,
     Weighted.name: Weighted,
+    Lelp.name: Lelp,
 }
 
 __all__ = [
@@ -41,6 +45,8 @@ __all__ = [
     "Fidelity",
     "Halfspace",
     "HardKD",
+    "Lelp",
+    "LinearProjections",
     "Neighbours",
     "Objective",
     "Slam",
@@ -59,13 +65,16 @@ __all__ = [
     "hard_kd_loss",
     "kd_loss",
     "learn_halfspace",
+    "lelp_loss",
     "mix",
     "objective_class",
+    "regress_head",
     "select_pseudo_labels",
     "slam_loss",
     "taylor_loss",
     "teacher_uncertainty",
     "top_mask",
+    "trusted_lelp_loss",
     "ups_loss",
     "weighted_loss",
 ]
