@@ -22,6 +22,7 @@ FORBIDDEN = re.compile(
 WHAT_A_RUN_NEEDS = ["--budget", "9", "--data.labelled", "rows.csv", "--teacher.kind", "fit"]
 FAMILIES = {
     "weighted": "weighted",
+    "lelp": "lelp",
     "slam": "slam",
     "soft_kd": "kd",
     "hard_kd": "kd",

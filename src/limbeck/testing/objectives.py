@@ -30,7 +30,7 @@ class ObjectiveSuite(ABC):
 
     classes = 4
     """C of the made-up task."""
-    embedding_dim = 6
+    embedding_dim = 24
     """Width of the teacher's and of the student's embedding."""
 
     @abstractmethod
