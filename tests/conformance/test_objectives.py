@@ -36,6 +36,24 @@ BAD_SETTINGS: dict[str, list[dict[str, object]]] = {
         {"rotation": "odd"},
         {"scale": "odd"},
     ],
+    "dkd": [
+        *({name: -1.0} for name in ("alpha", "beta")),
+        {"temperature": 0.0},
+        {"warmup": 1.5},
+    ],
+    "dist": [*({name: -1.0} for name in ("beta", "gamma")), {"temperature": 0.0}],
+    "rkd": [{"distance_weight": -1.0}, {"angle_weight": float("nan")}],
+    "embedding": [{"weight": 0.0}],
+    "fitnet": [{"weight": 0.0}, {"leads": 1.0}],
+    "vid": [{"weight": 0.0}, {"start": 0.0}],
+    "crd": [
+        {"weight": 0.0},
+        *({name: bad} for name in ("negatives", "projected") for bad in (0, 1.5)),
+        {"negatives_from": "mood"},
+        {"positive": "mood"},
+        {"temperature": 0.0},
+        {"momentum": 1.0},
+    ],
     "slam": [{"target": "mild"}, {"eps": 0.0}, {"eps": 1.0}],
 }
 

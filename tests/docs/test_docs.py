@@ -28,6 +28,7 @@ FAMILIES = {
     "hard_kd": "kd",
     "labels": "kd",
     **dict.fromkeys(("taylor", "ups", "fidelity", "alpha_weighted"), "robust"),
+    **dict.fromkeys(("dkd", "dist", "rkd", "embedding", "fitnet", "vid", "crd"), "comparators"),
 }
 """Card of each registered objective: one card may tell of a family."""
 

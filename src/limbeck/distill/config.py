@@ -48,7 +48,10 @@ REQUIRED = {
 """What has no default, by the parser's name: its key and its option."""
 ARMS = ("labels", "labels_and_validation", "hard_kd", "soft_kd", "slam")
 """The arms of a run that names none."""
-KNOWN = (*ARMS, "taylor", "ups", "fidelity", "alpha_weighted", "weighted", "lelp")
+KNOWN = (
+    *(*ARMS, "taylor", "ups", "fidelity", "alpha_weighted", "weighted", "lelp"),
+    *("dkd", "dist", "rkd", "embedding", "fitnet", "vid", "crd"),
+)
 
 
 @dataclass(frozen=True, slots=True)

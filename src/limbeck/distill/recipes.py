@@ -33,6 +33,13 @@ TITLES = {
     "ups": "UPS",
     "weighted": "Weighted distillation",
     "lelp": "LELP",
+    "dkd": "DKD",
+    "dist": "DIST",
+    "rkd": "RKD",
+    "embedding": "Embedding regression",
+    "fitnet": "FitNet",
+    "vid": "VID",
+    "crd": "CRD",
 }
 ELSEWHERE = {
     "slam": {"target": "slam_target", "normalized": "slam_normalized"},

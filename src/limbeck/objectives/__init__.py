@@ -11,16 +11,23 @@ from limbeck.objectives.base import (
     TeacherHead,
 )
 from limbeck.objectives.combined import Combined
+from limbeck.objectives.crd import Crd, crd_loss
+from limbeck.objectives.dist import Dist, dist_loss
+from limbeck.objectives.dkd import Dkd, dkd_loss, nckd, tckd
+from limbeck.objectives.embedding import EmbeddingRegression, embedding_loss
 from limbeck.objectives.fidelity import Fidelity, fidelity_weights, teacher_uncertainty
+from limbeck.objectives.fitnet import FitNet
 from limbeck.objectives.halfspace import Halfspace, learn_halfspace
 from limbeck.objectives.kd import HardKD, SoftKD, hard_kd_loss, kd_loss
 from limbeck.objectives.lelp import Lelp, trusted_lelp_loss
 from limbeck.objectives.projections import LinearProjections, regress_head
+from limbeck.objectives.rkd import Rkd, rkd_angle_loss, rkd_distance_loss
 from limbeck.objectives.slam import Slam, mix, slam_loss, top_mask
 from limbeck.objectives.subclasses import lelp_loss
 from limbeck.objectives.supervised import Supervised
 from limbeck.objectives.taylor import Taylor, taylor_loss
 from limbeck.objectives.ups import Ups, select_pseudo_labels, ups_loss
+from limbeck.objectives.vid import Vid, vid_loss
 from limbeck.objectives.weighted import Weighted, debiasing_weights, weighted_loss
 from limbeck.registry import lookup
 
@@ -35,20 +42,33 @@ OBJECTIVES: dict[str, type[Objective]] = {
     Ups.name: Ups,
     Weighted.name: Weighted,
     Lelp.name: Lelp,
+    Dkd.name: Dkd,
+    Dist.name: Dist,
+    Rkd.name: Rkd,
+    EmbeddingRegression.name: EmbeddingRegression,
+    FitNet.name: FitNet,
+    Vid.name: Vid,
+    Crd.name: Crd,
 }
 
 __all__ = [
     "OBJECTIVES",
     "AlphaWeighted",
     "Combined",
+    "Crd",
+    "Dist",
+    "Dkd",
+    "EmbeddingRegression",
     "Evidence",
     "Fidelity",
+    "FitNet",
     "Halfspace",
     "HardKD",
     "Lelp",
     "LinearProjections",
     "Neighbours",
     "Objective",
+    "Rkd",
     "Slam",
     "Snapshot",
     "SoftKD",
@@ -58,24 +78,34 @@ __all__ = [
     "Taylor",
     "TeacherHead",
     "Ups",
+    "Vid",
     "Weighted",
     "alpha_weighted_loss",
+    "crd_loss",
     "debiasing_weights",
+    "dist_loss",
+    "dkd_loss",
+    "embedding_loss",
     "fidelity_weights",
     "hard_kd_loss",
     "kd_loss",
     "learn_halfspace",
     "lelp_loss",
     "mix",
+    "nckd",
     "objective_class",
     "regress_head",
+    "rkd_angle_loss",
+    "rkd_distance_loss",
     "select_pseudo_labels",
     "slam_loss",
     "taylor_loss",
+    "tckd",
     "teacher_uncertainty",
     "top_mask",
     "trusted_lelp_loss",
     "ups_loss",
+    "vid_loss",
     "weighted_loss",
 ]
 

@@ -1,10 +1,12 @@
 """What every loss does with its inputs first: refuse wrong shapes, leave half precision."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from limbeck.answers import Answers
 from limbeck.errors import ConfigError, ShapeError
 
 Target = Literal["soft", "hard"]
@@ -84,3 +86,19 @@ def check_alpha(alpha: Tensor, rows: int) -> None:
                 f"alpha lies in [{low:.4g}, {high:.4g}] but is a probability in (0, 1]; pass what "
                 f"limbeck.trust has fitted."
             )
+
+
+def count_classes(answers: Iterable[Answers]) -> int:
+    """C of the first answers, 0 where there are none; the rest is not read."""
+    return next((part.probs.shape[1] for part in answers), 0)
+
+
+def check_factor(name: str, factor: float, *, zero: bool = False) -> None:
+    """Refuse a factor of a loss that is not a finite number > 0, or >= 0 where `zero` is allowed.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not (factor >= 0 if zero else factor > 0) or factor == float("inf"):
+        bound = ">= 0" if zero else "> 0"
+        raise ConfigError(f"{name}={factor}: must be a finite number {bound}.")
