@@ -54,6 +54,16 @@ BAD_SETTINGS: dict[str, list[dict[str, object]]] = {
         {"temperature": 0.0},
         {"momentum": 1.0},
     ],
+    **{
+        name: [{"subclasses": -1}, {"temperature": 0.0}]
+        for name in ("kmeans_split", "random_split", "subclass")
+    },
+    **{
+        name: [{"subclasses": -1}, {"temperature": 0.0}, {"beta": 0.0}]
+        for name in ("pca_split", "random_projections")
+    },
+    "agglomerative_split": [{"subclasses": -1}, {"temperature": -1.0}, {"max_rows": 0}],
+    "subclass_teacher": [{"subclasses": -1}, {"temperature": 0.0}, {"weight": -1.0}],
     "slam": [{"target": "mild"}, {"eps": 0.0}, {"eps": 1.0}],
 }
 
@@ -62,6 +72,8 @@ class TestObjectives(ObjectiveSuite):
     @pytest.fixture(autouse=True, params=NAMES)
     def subject(self, request: pytest.FixtureRequest) -> None:
         self.name = request.param
+        if self.name == "subclass":
+            self.teacher_subclasses = self.make().width(self.classes) // self.classes
 
     def make(self) -> Objective:
         return objective_class(self.name)()

@@ -46,14 +46,15 @@ class Told:
 
     encoded: Store
     probs: Tensor
+    embeddings: Tensor
     objective: Objective
 
     def __len__(self) -> int:
         return len(self.encoded)
 
     def answers(self, rows: NDArray[np.int64]) -> Answers:
-        probs = self.probs[torch.from_numpy(rows)]
-        embeddings = torch.sin(7 * probs @ torch.linspace(-1, 1, C * WIDE).reshape(C, WIDE))
+        places = torch.from_numpy(rows)
+        probs, embeddings = self.probs[places], self.embeddings[places]
         return Answers(np.zeros((len(rows), 16), np.uint8), probs, embeddings, 0.1 * probs)
 
     def take(self, rows: NDArray[np.int64]) -> tuple[Ragged, Targets]:
@@ -65,16 +66,19 @@ def make_job(student: Student, objective: Objective, name: str) -> Job:
     g = torch.Generator().manual_seed(4)
     store = MemoryStore.build(student.encoder, [test_students.rows_of(name)])
     labels = torch.randint(C, (len(store),), generator=g)
-    probs = torch.softmax(3 * torch.randn(len(store), C, generator=g), dim=1)
+    embeddings = torch.randn(len(store), WIDE, generator=g)
+    count = objective.width(C) if objective.name == "subclass" else C
+    head = TeacherHead(torch.randn(count, WIDE, generator=g), torch.zeros(count))
+    probs = torch.softmax(embeddings @ head.weight.T, dim=1).view(len(store), C, -1).sum(dim=2)
     evidence = Evidence(
         probs,
         labels,
         lambda p: p.max(dim=1).values.clamp(0.5, 1.0),
         2,
         lambda logs: NeighbourTrust.fit(probs, logs, labels),
-        TeacherHead(torch.randn(C, WIDE, generator=g), torch.zeros(C)),
+        head,
     )
-    told = Told(store, probs, objective).answers(np.arange(len(store)))
+    told = Told(store, probs, embeddings, objective).answers(np.arange(len(store)))
     class_map = objective.class_map(C)
     if not class_map.is_plain:
         student = with_outputs(student, class_map, torch.Generator().manual_seed(6))
@@ -84,7 +88,7 @@ def make_job(student: Student, objective: Objective, name: str) -> Job:
         student=student,
         objective=fitted,
         labelled=Labelled(store, labels),
-        pool=Told(store, probs, fitted) if fitted.needs_answers else None,
+        pool=Told(store, probs, embeddings, fitted) if fitted.needs_answers else None,
         held_out=Labelled(store, labels),
         train=TrainConfig(pool_batch=8, labelled_batch=4, evaluations=STEPS),
         steps=STEPS,

@@ -22,7 +22,9 @@ FORBIDDEN = re.compile(
 WHAT_A_RUN_NEEDS = ["--budget", "9", "--data.labelled", "rows.csv", "--teacher.kind", "fit"]
 FAMILIES = {
     "weighted": "weighted",
-    "lelp": "lelp",
+    **dict.fromkeys(("lelp", "pca_split", "random_projections", "kmeans_split"), "lelp"),
+    **dict.fromkeys(("agglomerative_split", "random_split"), "lelp"),
+    **dict.fromkeys(("subclass_teacher", "subclass"), "lelp"),
     "slam": "slam",
     "soft_kd": "kd",
     "hard_kd": "kd",

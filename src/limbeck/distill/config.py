@@ -50,6 +50,8 @@ ARMS = ("labels", "labels_and_validation", "hard_kd", "soft_kd", "slam")
 """The arms of a run that names none."""
 KNOWN = (
     *(*ARMS, "taylor", "ups", "fidelity", "alpha_weighted", "weighted", "lelp"),
+    *("pca_split", "random_projections", "kmeans_split", "agglomerative_split", "random_split"),
+    *("subclass_teacher", "subclass"),
     *("dkd", "dist", "rkd", "embedding", "fitnet", "vid", "crd"),
 )
 

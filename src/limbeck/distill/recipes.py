@@ -40,6 +40,13 @@ TITLES = {
     "fitnet": "FitNet",
     "vid": "VID",
     "crd": "CRD",
+    "pca_split": "Split by principal components",
+    "random_projections": "Split by random projections",
+    "kmeans_split": "Split by k-means",
+    "agglomerative_split": "Split by agglomerative clusters",
+    "random_split": "Random split",
+    "subclass_teacher": "Teacher with subclasses",
+    "subclass": "Subclass distillation",
 }
 ELSEWHERE = {
     "slam": {"target": "slam_target", "normalized": "slam_normalized"},

@@ -1,5 +1,6 @@
 """How a student learns from answers: one loss a file, as a function and as an objective."""
 
+from limbeck.objectives.agglomerative_split import AgglomerativeSplit
 from limbeck.objectives.alpha_weighted import AlphaWeighted, alpha_weighted_loss
 from limbeck.objectives.base import (
     Evidence,
@@ -19,10 +20,15 @@ from limbeck.objectives.fidelity import Fidelity, fidelity_weights, teacher_unce
 from limbeck.objectives.fitnet import FitNet
 from limbeck.objectives.halfspace import Halfspace, learn_halfspace
 from limbeck.objectives.kd import HardKD, SoftKD, hard_kd_loss, kd_loss
+from limbeck.objectives.kmeans_split import KMeansSplit
 from limbeck.objectives.lelp import Lelp, trusted_lelp_loss
+from limbeck.objectives.linear_splits import PcaSplit, RandomProjections
+from limbeck.objectives.oracle_split import OracleSplit
 from limbeck.objectives.projections import LinearProjections, regress_head
+from limbeck.objectives.random_split import RandomSplit, random_subclasses
 from limbeck.objectives.rkd import Rkd, rkd_angle_loss, rkd_distance_loss
 from limbeck.objectives.slam import Slam, mix, slam_loss, top_mask
+from limbeck.objectives.subclass import SubclassDistillation, SubclassTeacher, auxiliary_loss
 from limbeck.objectives.subclasses import lelp_loss
 from limbeck.objectives.supervised import Supervised
 from limbeck.objectives.taylor import Taylor, taylor_loss
@@ -49,10 +55,18 @@ OBJECTIVES: dict[str, type[Objective]] = {
     FitNet.name: FitNet,
     Vid.name: Vid,
     Crd.name: Crd,
+    PcaSplit.name: PcaSplit,
+    RandomProjections.name: RandomProjections,
+    KMeansSplit.name: KMeansSplit,
+    AgglomerativeSplit.name: AgglomerativeSplit,
+    RandomSplit.name: RandomSplit,
+    SubclassTeacher.name: SubclassTeacher,
+    SubclassDistillation.name: SubclassDistillation,
 }
 
 __all__ = [
     "OBJECTIVES",
+    "AgglomerativeSplit",
     "AlphaWeighted",
     "Combined",
     "Crd",
@@ -64,15 +78,22 @@ __all__ = [
     "FitNet",
     "Halfspace",
     "HardKD",
+    "KMeansSplit",
     "Lelp",
     "LinearProjections",
     "Neighbours",
     "Objective",
+    "OracleSplit",
+    "PcaSplit",
+    "RandomProjections",
+    "RandomSplit",
     "Rkd",
     "Slam",
     "Snapshot",
     "SoftKD",
     "StudentOut",
+    "SubclassDistillation",
+    "SubclassTeacher",
     "Supervised",
     "Targets",
     "Taylor",
@@ -81,6 +102,7 @@ __all__ = [
     "Vid",
     "Weighted",
     "alpha_weighted_loss",
+    "auxiliary_loss",
     "crd_loss",
     "debiasing_weights",
     "dist_loss",
@@ -94,6 +116,7 @@ __all__ = [
     "mix",
     "nckd",
     "objective_class",
+    "random_subclasses",
     "regress_head",
     "rkd_angle_loss",
     "rkd_distance_loss",

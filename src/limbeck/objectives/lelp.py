@@ -35,7 +35,7 @@ from limbeck.objectives.directions import (
     Scale,
 )
 from limbeck.objectives.mixing import Noise, prepare_soft, soft_loss
-from limbeck.objectives.projections import LinearProjections, check_beta
+from limbeck.objectives.projections import LinearProjections, check_beta, split_probs
 from limbeck.objectives.subclasses import (
     SubclassObjective,
     check_subclasses,
@@ -180,8 +180,7 @@ class Lelp(SubclassObjective):
             generator=torch.Generator().manual_seed(self.seed),
             settings=self.settings,
         )
-        fitted.size(len(fitted.projections.num_subclasses))
-        return fitted
+        return fitted.informed(len(fitted.projections.num_subclasses))
 
     def log_split(self, answers: Answers) -> Tensor:
         """Log of w, shape (n, C, S); -inf where a class has fewer subclasses.
@@ -192,6 +191,10 @@ class Lelp(SubclassObjective):
         if self.projections is None:
             raise not_fitted(self.name)
         return self.projections.log_split(embeddings_of(answers, self.name), self.beta)
+
+    def pseudo_probs(self, answers: Answers) -> Tensor:
+        """Targets q at the temperature of training, float32, shape (n, C, S)."""
+        return split_probs(retemper(answers.probs, self.temperature), self.log_split(answers))
 
     def targets(self, answers: Answers) -> Targets:
         """Give `pseudo_probs`, float32, shape (B, C, S), and with trust the classes' mixing."""

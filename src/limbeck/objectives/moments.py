@@ -34,10 +34,11 @@ class Group:
         return cls(0, zero, torch.zeros(dim, dim, dtype=torch.float64))
 
     def add(self, rows: Tensor) -> None:
-        """Add float64 rows, shape (n, D), n >= 1."""
+        """Add float64 rows, shape (n, D), n >= 1; they are centred in place."""
         mean = rows.mean(dim=0)
-        centred = rows - mean
-        self.scatter.addmm_(centred.T, centred)
+        centred = rows.sub_(mean).numpy()
+        # NumPy sees that this product is symmetric and computes half of it.
+        self.scatter += torch.from_numpy(centred.T @ centred)
         self._shift(len(rows), mean)
 
     def merge(self, other: "Group") -> None:
@@ -58,7 +59,7 @@ class ClassMoments:
 
     Rows may come in any order and in batches of any size; large means lose no digits.
 
-    Cost: 8 D^2 bytes for each class seen, and 2 n D^2 operations in float64 for n rows.
+    Cost: 8 D^2 bytes for each class seen, and n D^2 operations in float64 for n rows.
     """
 
     def __init__(self) -> None:
@@ -92,14 +93,14 @@ class ClassMoments:
                 f"{self.dim}; all answers must come from one teacher."
             )
         for start in range(0, len(embeddings), BLOCK):
-            rows = embeddings[start : start + BLOCK].detach().cpu().double()
+            rows = embeddings[start : start + BLOCK].detach().cpu()
             kinds = classes[start : start + BLOCK].cpu()
             for c in kinds.bincount().nonzero().flatten().tolist():
                 if c not in self.groups:
                     self.groups[c] = Group.empty(rows.shape[1])
-                self.groups[c].add(rows[kinds == c])
+                self.groups[c].add(rows[kinds == c].double())
             if probs is not None:
-                self._cross_with(rows, probs[start : start + BLOCK])
+                self._cross_with(rows.double(), probs[start : start + BLOCK])
 
     def total(self) -> Group:
         """Moments of all rows together."""

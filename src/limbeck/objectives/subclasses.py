@@ -8,8 +8,9 @@ Distillation", arXiv 2409.20449: the product q and one cross-entropy over all ou
 are read at the temperature of training is a reconstruction.
 """
 
+import copy
 from abc import abstractmethod
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -17,8 +18,8 @@ from torch import Tensor
 from limbeck.answers import Answers
 from limbeck.errors import ConfigError, ShapeError
 from limbeck.numerics.classmap import ClassMap
-from limbeck.numerics.logspace import log_probs, retemper
-from limbeck.objectives.base import Objective, StudentOut, Targets
+from limbeck.numerics.logspace import log_probs
+from limbeck.objectives.base import Evidence, Objective, StudentOut, Targets
 from limbeck.objectives.checks import working
 from limbeck.objectives.kd import check_temperature
 
@@ -89,7 +90,7 @@ def check_subclasses(outputs: Tensor, pseudo_probs: Tensor) -> None:
 
 
 class SubclassObjective(Objective):
-    """What all objectives over subclasses share; a final class adds `fit` and `log_split`.
+    """What all objectives over subclasses share; a final class adds `fit` and `pseudo_probs`.
 
     Args:
         subclasses: S >= 1; 0 takes `default_subclasses(C)`.
@@ -109,37 +110,45 @@ class SubclassObjective(Objective):
         self.temperature = temperature
 
     @abstractmethod
-    def log_split(self, answers: Answers) -> Tensor:
-        """Log of w, shape (n, C, S); -inf where a class has fewer subclasses."""
+    def pseudo_probs(self, answers: Answers) -> Tensor:
+        """Targets q at the temperature of training, float32, shape (n, C, S)."""
 
     def size(self, num_classes: int) -> int:
         """S for C classes."""
-        # Outputs alone do not tell C where S follows from C, so the last C asked about is kept.
-        self._classes = num_classes
         return self.subclasses or default_subclasses(num_classes)
+
+    def informed(self, source: Evidence | int | None) -> Self:
+        """Return a copy that knows C, from evidence or given; with None what it knew before."""
+        known = copy.copy(self)
+        if source is not None:
+            known._classes = source if isinstance(source, int) else source.teacher_probs.shape[1]
+        return known
 
     @final
     def width(self, num_classes: int) -> int:
         """C S."""
-        return num_classes * self.size(num_classes)
+        return self.class_map(num_classes).width
 
     @final
     def class_map(self, num_classes: int) -> ClassMap:
         """Sums over each class's outputs at the temperature of training."""
+        # Outputs alone do not tell C where S follows from C, so the last C asked about is kept.
+        self._classes = num_classes
         return subclass_map(num_classes, self.size(num_classes), self.temperature)
 
     @final
     def class_log_probs(self, out: StudentOut) -> Tensor:
-        """Log-probabilities of the classes at the temperature of training, shape (B, C)."""
-        if self._classes is None:
-            self._classes = out.outputs.shape[1] // (self.subclasses or 1)
-        return self.class_map(self._classes).log_probs(out.outputs)
+        """Log-probabilities of the classes at the temperature of training, shape (B, C).
 
-    @final
-    def pseudo_probs(self, answers: Answers) -> Tensor:
-        """Targets q at the temperature of training, shape (n, C, S)."""
-        probs = retemper(answers.probs, self.temperature)
-        return probs[:, :, None] * self.log_split(answers).to(probs.dtype).exp()
+        Raises:
+            ConfigError: it has not been fitted and never asked for a width, so C is not known.
+        """
+        if self._classes is None:
+            raise ConfigError(
+                f"{self.name} does not know the number of classes yet; fit it, or ask it for the "
+                f"width(C) of the student's head."
+            )
+        return self.class_map(self._classes).log_probs(out.outputs)
 
     def targets(self, answers: Answers) -> Targets:
         """Give `pseudo_probs`, float32, shape (B, C, S)."""
