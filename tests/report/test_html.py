@@ -82,9 +82,13 @@ def check_offline_and_safe(text: str) -> Outline:
     outline = Outline(text)
     assert outline.broken == []
     assert outline.open == []
-    assert not {"script", "iframe", "object", "embed", "link", "img", "form"} & set(outline.tags)
+    assert not {"script", "iframe", "object", "embed", "link", "form"} & set(outline.tags)
     assert all(value.startswith("#") for value in outline.values("href"))
-    assert not [k for _, k, _ in outline.attributes if k.startswith("on") or k == "src"]
+    assert not [k for _, k, _ in outline.attributes if k.startswith("on")]
+    inside = r"data:image/(jpeg|png);base64,[A-Za-z0-9+/=]+"
+    sources = [(tag, value) for tag, key, value in outline.attributes if key == "src"]
+    assert all(tag == "img" and re.fullmatch(inside, value) for tag, value in sources)
+    assert len(sources) == outline.tags.count("img")
     assert not re.search(r"https?://|@import|url\((?!#)", text)
     return outline
 

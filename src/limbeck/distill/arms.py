@@ -93,6 +93,10 @@ def choose(arms: Sequence[Arm]) -> Arm:
     return max(arms, key=lambda arm: (arm.accuracy, -arm.nll))
 
 
+def ignore_objective(name: str, objective: Objective) -> None:
+    """Look at no fitted objective."""
+
+
 class ArmTrainer:
     """Trains arms one after the other, each from its own checkpoint."""
 
@@ -102,11 +106,14 @@ class ArmTrainer:
         materials: Materials,
         folder: RunFolder,
         accelerator: "Accelerator",
+        look: Callable[[str, Objective], None] = ignore_objective,
     ) -> None:
+        """Keep what all arms share; `look` sees each fitted objective before its arm trains."""
         self._config = config
         self._m = materials
         self._folder = folder
         self._accelerator = accelerator
+        self._look = look
 
     def train(self, name: str) -> Arm:
         """Train one arm, or read it back when it is done."""
@@ -130,6 +137,7 @@ class ArmTrainer:
 
     def _arm(self, name: str) -> Arm:
         job = self._job_of(name)
+        self._look(name, job.objective)
         trained = self._run(job)
         point = trained.best
         assert point is not None

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from limbeck import __version__
 from limbeck.data import Splits
-from limbeck.data.images import describe
 from limbeck.distill import decision
 from limbeck.distill.acquire import Acquired
 from limbeck.distill.arms import Arm
@@ -28,11 +27,13 @@ from limbeck.distill.evaluate import ArmRun, TeacherRun, evaluate
 from limbeck.distill.folder import RunFolder, settings_hash, to_toml
 from limbeck.distill.purchase_view import purchase_view
 from limbeck.distill.recipes import own_sources
+from limbeck.distill.row_texts import row_text
 from limbeck.distill.ship import ship
 from limbeck.distill.trust import Trust
 from limbeck.distill.verdict import trust_check, verdict
 from limbeck.numerics.metrics import accuracy
 from limbeck.report.disagreements import Scored, pick_disagreements
+from limbeck.report.embeddings import Embeddings
 from limbeck.report.html import render
 from limbeck.report.record import (
     Cost,
@@ -62,6 +63,7 @@ def finish(
     folder: RunFolder,
     *,
     timed: bool = True,
+    embeddings: Embeddings | None = None,
 ) -> None:
     """Measure the arms on test, export the chosen student, write report and metrics."""
     assert splits.test.labels is not None
@@ -110,6 +112,7 @@ def finish(
         warnings=tuple(folder.warnings()),
         decision=priced,
         purchase=purchase_view(config, splits, acquired, trust),
+        embeddings=embeddings,
     )
     write_text(folder.report, render(record))
     write_json(folder.metrics, record.to_dict())
@@ -282,18 +285,9 @@ def _disagreements(
     inputs = splits.schema.inputs
 
     def text(row: int) -> str:
-        values = splits.test.take(np.array([row])).select(inputs).to_pylist()[0]
-        if len(inputs) == 1:
-            return _short(values[inputs[0]])
-        return ", ".join(f"{name} {_short(value)}" for name, value in values.items())
+        return row_text(splits.test.take(np.array([row])).select(inputs).to_pylist()[0])
 
     return pick_disagreements(scored, text=text)
-
-
-def _short(value: object) -> str:
-    if isinstance(value, bytes):
-        return describe(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _task(config: DistillConfig) -> str:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from limbeck.data import Splits, find_source, prepare, sample_rows
 from limbeck.distill.acquire import Acquired, Acquisition, acquire, check_spending
-from limbeck.distill.arms import ArmTrainer, choose
+from limbeck.distill.arms import ArmTrainer, choose, ignore_objective
 from limbeck.distill.choosing import make_rule
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.decision import check_decision
+from limbeck.distill.embedding_study import EmbeddingStudy
 from limbeck.distill.encoding import EncodedRows, check_student, encode_rows
 from limbeck.distill.finish import finish
 from limbeck.distill.fit import fit_teacher, is_trained
@@ -159,11 +160,24 @@ def _train(
     trust = fit_trust(config, splits, acquired, bought.teacher)
     folder.log("trust", trust.summary())
     materials = prepare_materials(config, splits, bought.encoded, acquired, trust)
-    trainer = ArmTrainer(config, materials, folder, accelerator)
+    study = EmbeddingStudy(splits, acquired, trust, folder)
+    look = study.look if accelerator.is_main_process else ignore_objective
+    trainer = ArmTrainer(config, materials, folder, accelerator, look)
     arms = [trainer.train(name) for name in expand(config)]
     if accelerator.is_main_process:
         chosen = choose(arms)
-        finish(config, splits, acquired, trust, arms, chosen, bought.teacher, folder, timed=timed)
+        finish(
+            config,
+            splits,
+            acquired,
+            trust,
+            arms,
+            chosen,
+            bought.teacher,
+            folder,
+            timed=timed,
+            embeddings=study.view(),
+        )
     accelerator.wait_for_everyone()
     return read_outcome(folder)
 

@@ -69,6 +69,16 @@ def short(value: float) -> str:
     return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
+def figure(value: float | None) -> str:
+    """A positive number in three digits, however small: '0.0123'."""
+    return _NOTHING if value is None else f"{value:.3g}"
+
+
+def sentence(text: str) -> str:
+    """A line of a log as a sentence."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
 def fixed(value: float | None, digits: int) -> str:
     """A number with this many decimals."""
     return _NOTHING if value is None else f"{value:.{digits}f}"
@@ -122,6 +132,8 @@ FILTERS = {
     "points_span": points_span,
     "signed": signed,
     "short": short,
+    "figure": figure,
+    "sentence": sentence,
     "fixed": fixed,
     "number": number,
     "tiny": tiny,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from limbeck.errors import ConfigError
+from limbeck.report.embeddings import Embeddings
 from limbeck.report.plain import from_plain, to_plain
 from limbeck.report.purchase import Purchase
 from limbeck.report.results import Decision, Deferral, Evaluation, TrustCheck, Verdict
@@ -185,6 +186,7 @@ class RunRecord:
         warnings: What the run has warned about.
         format: Version of this layout.
         purchase: How the answers were bought; None unless they were bought in rounds.
+        embeddings: What the teacher's embeddings hold; None unless an arm splits classes by them.
     """
 
     title: str
@@ -204,6 +206,7 @@ class RunRecord:
     format: int = FORMAT
     decision: Decision | None = None
     purchase: Purchase | None = None
+    embeddings: Embeddings | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values; raises DataError for NaN, infinity and arrays."""
