@@ -41,7 +41,7 @@ steps = 60
 evaluations = 3
 
 [objective]
-arms = ["labels", "soft_kd", "lelp"]
+arms = ["labels", "soft_kd", "lelp", "soft_kd+vid"]
 
 [objective.settings.lelp]
 subclasses = 4
@@ -137,6 +137,10 @@ def test_what_the_report_measures_is_what_the_folder_predicts(finished):
     right = np.mean([a == b for a, b in zip(said, truth, strict=True)])
     assert record.evaluation.shipped == "lelp"
     assert record.evaluation.arm("lelp").accuracy.estimate == pytest.approx(right)
+    both = record.evaluation.arm("soft_kd+vid")
+    assert both.accuracy.estimate > 0.8
+    # VID's projector is trained beside the student and is no part of it.
+    assert both.parameters == record.evaluation.arm("soft_kd").parameters
 
 
 @pytest.mark.slow
