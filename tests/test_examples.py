@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import limbeck
@@ -18,7 +19,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 TESTED = {
     *("own_loop.py", "hf_trainer.py", "_toy.py", "slam_against_kd.py"),
     *("distill_reviews.py", "distill_images.py", "make_table_files.py", "run_table.toml"),
-    *("ask_people.py", "huggingface_teacher.py", "buy_in_rounds.py"),
+    *("ask_people.py", "huggingface_teacher.py", "buy_in_rounds.py", "few_classes.py"),
 }
 
 
@@ -130,6 +131,17 @@ def test_answers_are_bought_in_rounds_beside_rows_at_random(tmp_path: Path) -> N
     assert [int(answers) for answers, *_ in curve] == [0, 150, 300, 450]
     assert rate(said, "Soft distillation") > rate(said, "Labels only") + 5
     assert "What was bought" in (tmp_path / "run/report.html").read_text()
+
+
+def test_two_classes_are_split_along_what_the_teacher_sees(tmp_path: Path) -> None:
+    said = run(EXAMPLES / "few_classes.py", tmp_path)
+    for arm in ("Soft distillation", "LELP"):
+        assert rate(said, arm) > rate(said, "Labels only") + 3
+    found = re.search(r"^nats a row  classes ([0-9.]+)  split ([0-9.]+)$", said, re.MULTILINE)
+    assert 0 < float(found[2]) < float(found[1]) < np.log(2)
+    page = (tmp_path / "run/report.html").read_text()
+    # Two classes, four directions, three digits at either end.
+    assert page.count('<img src="data:image/') == 2 * 4 * 6
 
 
 def test_a_model_folder_made_on_the_spot_teaches(tmp_path: Path) -> None:
