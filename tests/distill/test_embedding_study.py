@@ -15,7 +15,7 @@ import limbeck
 from limbeck.distill.config import load_config
 from limbeck.distill.embedding_study import splitter, words
 from limbeck.distill.run import distill
-from limbeck.objectives import Combined, Evidence, Lelp, SoftKD, TeacherHead
+from limbeck.objectives import Combined, Evidence, Lelp, SoftKD, SubclassTeacher, TeacherHead
 from limbeck.objectives.embedding_figures import collapse, split_gain
 from limbeck.report.embeddings import Embeddings
 from limbeck.report.record import RunRecord
@@ -228,3 +228,4 @@ def test_the_part_of_a_sum_that_splits_classes_is_found():
     assert splitter(lelp) is lelp
     assert splitter(Combined(lelp, lelp)) is lelp
     assert splitter(Combined(SoftKD(), SoftKD())) is None
+    assert splitter(SubclassTeacher()) is None  # learns from labels

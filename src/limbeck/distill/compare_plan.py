@@ -250,7 +250,7 @@ def _look(config: DistillConfig, listener: Listener) -> _Look:
         check_student(config, splits)
         check_validation(config, splits)
         teacher = teacher_if_ready(config, splits, folder)
-        check_teacher(config, teacher)
+        check_teacher(config, splits, teacher)
         check_engine(config, splits, folder, teacher)
     asked = questions_of(splits, teacher)
     rows = read_selection(folder) if folder.claimed else None

@@ -6,6 +6,7 @@ however large the pool is.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from torch import Tensor
@@ -154,10 +155,11 @@ class EmbeddingStudy:
 
 
 def splitter(objective: Objective) -> SubclassObjective | None:
-    """The part of an objective that splits classes, or None; a sum has at most one head."""
+    """The part of an objective that splits the classes of answers, or None."""
     while isinstance(objective, Combined):
-        objective = objective.first
-    return objective if isinstance(objective, SubclassObjective) else None
+        objective = objective.first  # whose head it is
+    splits = isinstance(objective, SubclassObjective) and objective.needs_answers
+    return cast(SubclassObjective, objective) if splits else None
 
 
 def words(found: Collapse) -> list[str]:

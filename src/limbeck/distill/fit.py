@@ -19,9 +19,9 @@ from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import Event, RunFolder, content_hash, settings_hash
 from limbeck.distill.job import Job, Labelled
 from limbeck.distill.loop import train
+from limbeck.distill.subclass_teacher import calibrated, teacher_objective, with_head
 from limbeck.distill.views import folds, subset
 from limbeck.errors import DataError
-from limbeck.objectives import Supervised
 from limbeck.students import Keep, Student, build, large_kind, large_settings, recommended_lr
 from limbeck.students.folder import SUMS, save
 from limbeck.students.store import EncodedStore
@@ -90,7 +90,11 @@ def _train_into(
         folder.tell(Event("teacher", "training", step, job.stop_at, detail))
 
     settings = settings_hash(
-        content_hash(rows.content_ids), job.steps, job.seed, job.student.encoder.to_config()
+        content_hash(rows.content_ids),
+        job.steps,
+        job.seed,
+        job.student.encoder.to_config(),
+        job.student.class_map,
     )
     path = folder.checkpoints / f"{job.name}.safetensors"
     best = train(job, path, settings, accelerator, on_step).best
@@ -100,7 +104,8 @@ def _train_into(
         f"{_spoken(job.name)}: accuracy {best.accuracy:.1%} on rows held out of its own labels",
     )
     if accelerator.is_main_process:
-        save(job.student, home, temperature=best.temperature, threshold=0.0, extra={})
+        student, temperature = calibrated(job, best.temperature, accelerator.device)
+        save(student, home, temperature=temperature, threshold=0.0, extra={})
 
 
 def _spoken(name: str) -> str:
@@ -164,9 +169,11 @@ def _large_student(config: DistillConfig, rows: Dataset, seed: int, folder: RunF
     generator = torch.Generator().manual_seed(seed + 1)
     settings = large_settings(kind, schema)
     keep = Keep(folder.encoded, content_hash(rows.content_ids))
-    return build(
+    student = build(
         kind, settings, schema, rows.batches(8192), schema.num_classes, generator, keep=keep
     )
+    _, class_map = teacher_objective(config, schema.num_classes)
+    return with_head(student, class_map, seed + 1)
 
 
 def _job(config: DistillConfig, plan: TeacherPlan, folder: RunFolder, member: int) -> Job:
@@ -187,7 +194,7 @@ def _job(config: DistillConfig, plan: TeacherPlan, folder: RunFolder, member: in
     return Job(
         name="teacher" if config.teacher.members == 1 else f"teacher.member{member}",
         student=student,
-        objective=Supervised(),
+        objective=teacher_objective(config, rows.schema.num_classes)[0],
         labelled=subset(everything, np.flatnonzero(fold != member)),
         pool=None,
         held_out=subset(everything, np.flatnonzero(fold == member)),

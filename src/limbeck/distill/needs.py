@@ -4,11 +4,15 @@ Most kinds of teacher say at once whether their answers hold embeddings, so that
 them is refused before anything is asked. Of the others the first answers tell.
 """
 
+import numpy as np
+
 from limbeck.answers import Answers
+from limbeck.data import Splits
 from limbeck.distill.config import DistillConfig
-from limbeck.distill.recipes import every_arm, make_objective
+from limbeck.distill.recipes import SUBCLASS, every_arm, make_objective
 from limbeck.errors import ConfigError
 from limbeck.teachers import Teacher
+from limbeck.teachers.base import head_of
 
 _HINTS = {
     "table": "add a column embedding of lists, or columns embedding0, embedding1, ...",
@@ -19,18 +23,44 @@ _HINTS = {
 _ANOTHER = "take a teacher that has them, such as fit, student, module or huggingface"
 
 
-def check_teacher(config: DistillConfig, teacher: Teacher | None) -> None:
-    """Refuse a teacher that says of itself that it gives no embeddings, where an arm needs them.
+def check_teacher(config: DistillConfig, splits: Splits, teacher: Teacher | None) -> None:
+    """Refuse a teacher that is known to lack what an arm needs.
 
     Args:
         config: The run's settings.
-        teacher: None for one that has yet to be trained, which has embeddings.
+        splits: For the classes.
+        teacher: None for one that has yet to be trained.
 
     Raises:
-        ConfigError: an arm needs them; the message names it.
+        ConfigError: an arm needs embeddings, or subclasses that the teacher has invented; the
+            message names the arm.
     """
     if teacher is not None and getattr(teacher, "embeds", None) is False:
         _refuse(config)
+    for name in every_arm(config):
+        if SUBCLASS in name.split("+"):
+            _check_subclasses(config, splits, teacher, name)
+
+
+def _check_subclasses(
+    config: DistillConfig, splits: Splits, teacher: Teacher | None, name: str
+) -> None:
+    """Refuse a teacher without as many outputs as the arm wants."""
+    classes, kind = splits.schema.num_classes, config.teacher.kind
+    wanted = make_objective(name, config).width(classes)
+    has = 0
+    if kind == "fit":
+        has = classes * config.teacher.subclasses
+    elif kind == "student" and teacher is not None:
+        found = head_of(teacher, splits.validation.take(np.zeros(1, np.int64)))
+        has = 0 if found is None else len(found[0])
+    if has != wanted or has == classes:
+        raise ConfigError(
+            f"the arm {name!r} fits {wanted // classes} subclasses of each class that its teacher "
+            f"was trained with, but the teacher {kind} has {max(1, has // classes)}; set "
+            f"teacher.kind = 'fit' with teacher.subclasses = {max(2, wanted // classes)}, or take "
+            f"lelp, which splits the classes of any teacher with embeddings."
+        )
 
 
 def check_answers(config: DistillConfig, answers: Answers) -> None:

@@ -138,7 +138,7 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
             make_rule(config)
         teacher = teacher_if_ready(config, splits, folder)
         if trains:
-            check_teacher(config, teacher)
+            check_teacher(config, splits, teacher)
         check_engine(config, splits, folder, teacher)
         asked = questions_of(splits, teacher)
         buy = count_answers(config, splits, asked, teacher, folder)

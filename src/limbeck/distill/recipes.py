@@ -53,6 +53,8 @@ ELSEWHERE = {
     "soft_kd": {"temperature": "temperature"},
 }
 """Settings that have a place of their own under [objective]."""
+SUBCLASS = "subclass"
+"""The arm that fits subclasses which the teacher has invented."""
 ONE_OPINION = ("table", "module", "sklearn", "callable")
 """Kinds of teacher whose answers never hold a spread."""
 
@@ -260,6 +262,8 @@ def _make(part: str, config: DistillConfig) -> Objective:
         settings["temperature"] = objective.temperature
     if "seed" in inspect.signature(kind).parameters:
         settings.setdefault("seed", config.seed)
+    if name == SUBCLASS and config.teacher.subclasses > 1:
+        settings.setdefault("subclasses", config.teacher.subclasses)
     try:
         made: Objective = kind(**settings)
     except LimbeckError:

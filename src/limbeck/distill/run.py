@@ -122,7 +122,7 @@ def _buy(
         check_student(config, splits)
         check_validation(config, splits)
         teacher = teacher_if_ready(config, splits, folder)
-        check_teacher(config, teacher)
+        check_teacher(config, splits, teacher)
         asked = questions_of(splits, teacher)
         if not folder.claimed:
             check_spending(config, splits, teacher, asked, ledger)

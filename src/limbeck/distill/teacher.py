@@ -73,4 +73,4 @@ def _recipe(config: DistillConfig, splits: Splits, folder: RunFolder) -> partial
 def _settings(config: DistillConfig, folder: RunFolder) -> TeacherConfig:
     if config.teacher.kind != "fit":
         return config.teacher
-    return replace(config.teacher, kind="student", path=folder.teacher, members=1)
+    return replace(config.teacher, kind="student", path=folder.teacher, members=1, subclasses=1)

@@ -10,7 +10,7 @@ from limbeck.teachers.endpoint_config import EndpointConfig
 from limbeck.teachers.pricing import MOST_PRICE
 
 READS = {
-    "fit": ("path", "members"),
+    "fit": ("path", "members", "subclasses"),
     "table": ("path", "label", "columns"),
     "module": ("factory", "weights", "classes", "columns"),
     "sklearn": ("path", "trusted", "factory", "fingerprint", "classes", "columns"),
@@ -28,6 +28,7 @@ READS = {
 """Settings that each of our own kinds reads, beside price_per_answer and currency."""
 MOST_MEMBERS = 10
 """Each member of an ensemble holds out another tenth of its rows."""
+MOST_SUBCLASSES = 256
 NO_MEMBERS = ("fit", "human", "ensemble")
 """Kinds that cannot be in an ensemble: they need a run, or a command, of their own."""
 MOST_FALLING_ERROR = 0.5
@@ -52,6 +53,9 @@ class TeacherConfig:
     """sklearn: types in the skops file that you agree to; a refusal lists what to look at."""
     members: int = 1
     """fit: models to train, 1 to 10. Two or more answer with their mean, and with their spread."""
+    subclasses: int = 1
+    """fit: outputs that the model has for each class. From 2 on it invents subclasses as it is
+    trained (Subclass Distillation), which the arm subclass fits."""
     teachers: "tuple[TeacherConfig, ...]" = ()
     """ensemble: two or more teachers, each a table [[teacher.teachers]] with settings of its own;
     they answer with their mean. simulated: one, whose top class is taken for the truth."""
@@ -121,6 +125,16 @@ class TeacherConfig:
             raise ConfigError(
                 f"teacher.members={self.members}: must be in [1, {MOST_MEMBERS}]; each member "
                 f"chooses its steps on another tenth of the rows, and 1 is a single model."
+            )
+        if not 1 <= self.subclasses <= MOST_SUBCLASSES:
+            raise ConfigError(
+                f"teacher.subclasses={self.subclasses}: must be in [1, {MOST_SUBCLASSES}]; 1 is a "
+                f"plain model."
+            )
+        if self.members > 1 and self.subclasses > 1:
+            raise ConfigError(
+                f"teacher.members={self.members} and teacher.subclasses={self.subclasses}: "
+                f"subclasses of different models have nothing in common; set one of the two to 1."
             )
         if self.people < 1:
             raise ConfigError(f"teacher.people={self.people}: must be at least 1.")
