@@ -42,7 +42,11 @@ BAD_SETTINGS: dict[str, list[dict[str, object]]] = {
         {"warmup": 1.5},
     ],
     "dist": [*({name: -1.0} for name in ("beta", "gamma")), {"temperature": 0.0}],
-    "rkd": [{"distance_weight": -1.0}, {"angle_weight": float("nan")}],
+    "rkd": [
+        {"distance_weight": -1.0},
+        {"angle_weight": float("nan")},
+        *({"angle_rows": bad} for bad in (2, 64.0)),
+    ],
     "embedding": [{"weight": 0.0}],
     "fitnet": [{"weight": 0.0}, {"leads": 1.0}],
     "vid": [{"weight": 0.0}, {"start": 0.0}],

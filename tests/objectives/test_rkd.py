@@ -1,5 +1,6 @@
 """Distances and angles against slow loops, their invariances, and rows that are the same."""
 
+import itertools
 import math
 
 import pytest
@@ -155,6 +156,41 @@ def test_the_objective_is_the_weighted_sum(distance, angle):
         student, teacher
     )
     torch.testing.assert_close(found, wanted)
+
+
+def test_a_large_minibatch_compares_angles_within_groups_that_do_not_depend_on_its_order():
+    student, teacher = case(rows=10)
+    rows = torch.tensor([40, 3, 7, 22, 5, 31, 8, 19, 2, 11])
+    objective = Rkd(distance_weight=0.0, angle_weight=1.0, angle_rows=4)
+
+    def loss(order, places=rows):
+        targets = Targets({"embeddings": teacher[order], "row": places[order]})
+        return objective.loss(StudentOut(student[order], student[order]), targets, None)
+
+    found, order = (
+        loss(torch.arange(10)),
+        torch.randperm(10, generator=torch.Generator().manual_seed(1)),
+    )
+    torch.testing.assert_close(loss(order), found[order])
+    # Three groups, of 4, 3 and 3 rows: some way of choosing them gives every row's loss.
+    groups = {}
+    for size in (3, 4):
+        for group in itertools.combinations(range(10), size):
+            alone = rkd_angle_loss(student[list(group)], teacher[list(group)])
+            if torch.allclose(alone, found[list(group)], atol=1e-12):
+                groups[group] = size
+    assert sorted(groups.values()) == [3, 3, 4]
+    assert sorted(i for group in groups for i in group) == list(range(10))
+    # Other rows, other groups.
+    assert not torch.allclose(loss(torch.arange(10), rows + 1), found)
+
+
+def test_without_the_rows_places_groups_are_cut_in_order():
+    student, teacher = case(rows=8)
+    objective = Rkd(distance_weight=0.0, angle_weight=1.0, angle_rows=4)
+    found = objective.loss(StudentOut(student, student), Targets({"embeddings": teacher}), None)
+    halves = [rkd_angle_loss(student[half], teacher[half]) for half in (slice(4), slice(4, 8))]
+    torch.testing.assert_close(found, torch.cat(halves))
 
 
 def test_two_weights_of_zero_are_refused():

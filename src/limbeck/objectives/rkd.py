@@ -76,7 +76,7 @@ def rkd_angle_loss(embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
     Raises:
         ShapeError: not two matrices of the same rows.
 
-    Cost: O(B^3 + B^2 (d + D)) time, about 0.3 s a step for 256 rows on one core; memory O(B^2) and
+    Cost: O(B^3 + B^2 (d + D)) time, about 0.3 s for 256 rows on one core; memory O(B^2) and
     `TRIPLES` angles at a time. Shifting, turning and scaling either side changes nothing.
     """
     check_embeddings(embeddings, teacher_embeddings, same_width=False)
@@ -95,14 +95,24 @@ class Rkd(Objective):
     Args:
         distance_weight: w_D >= 0.
         angle_weight: w_A >= 0.
+        angle_rows: Rows whose angles are compared with one another, >= 3. A larger minibatch is cut
+            into equal groups of at most so many, anew in each step; the public suites take
+            minibatches of 64.
     """
 
     name = "rkd"
     needs_embeddings = True
+    needs_rows = True
     uses_outputs = False
     relational = True
 
-    def __init__(self, *, distance_weight: float = 25.0, angle_weight: float = 50.0) -> None:
+    def __init__(
+        self,
+        *,
+        distance_weight: float = 25.0,
+        angle_weight: float = 50.0,
+        angle_rows: int = 128,
+    ) -> None:
         check_factor("distance_weight", distance_weight, zero=True)
         check_factor("angle_weight", angle_weight, zero=True)
         if distance_weight == 0 and angle_weight == 0:
@@ -110,8 +120,13 @@ class Rkd(Objective):
                 "distance_weight and angle_weight are both 0, so nothing would be taught; the "
                 "public suites take 25 and 50."
             )
+        if type(angle_rows) is not int or angle_rows < 3:
+            raise ConfigError(
+                f"angle_rows={angle_rows!r}: must be an integer >= 3, an angle's rows."
+            )
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
+        self.angle_rows = angle_rows
 
     def fit(self, answers: Iterable[Answers], evidence: Evidence | None) -> Self:
         """Return a copy after making sure that the first answers hold embeddings.
@@ -123,7 +138,7 @@ class Rkd(Objective):
         return copy.copy(self)
 
     def targets(self, answers: Answers) -> Targets:
-        """Give `embeddings` as they are, float32, shape (B, D)."""
+        """Give `embeddings` as they are, float32, shape (B, D); a loop may add `row`."""
         return Targets({"embeddings": embeddings_of(self.name, answers)})
 
     def loss(self, out: StudentOut, targets: Targets | None, labels: Tensor | None) -> Tensor:
@@ -135,8 +150,18 @@ class Rkd(Objective):
         if self.distance_weight > 0:
             parts.append(self.distance_weight * rkd_distance_loss(student, teacher))
         if self.angle_weight > 0:
-            parts.append(self.angle_weight * rkd_angle_loss(student, teacher))
+            parts.append(self.angle_weight * self._angles(student, teacher, targets))
         return sum(parts[1:], parts[0])
+
+    def _angles(self, student: Tensor, teacher: Tensor, targets: Targets) -> Tensor:
+        rows = len(student)
+        if rows <= self.angle_rows:
+            return rkd_angle_loss(student, teacher)
+        order = _shuffled(targets["row"]) if "row" in targets.tensors else torch.arange(rows)
+        order = order.to(student.device)
+        groups = order.tensor_split(-(-rows // self.angle_rows))
+        found = torch.cat([rkd_angle_loss(student[g], teacher[g]) for g in groups])
+        return found[order.argsort()]
 
 
 def _gram(embeddings: Tensor) -> Tensor:
@@ -172,6 +197,12 @@ def _relative(distances: Tensor) -> Tensor:
 def _inverse(distances: Tensor) -> Tensor:
     apart = distances > 0
     return torch.where(apart, 1 / torch.where(apart, distances, 1.0), 0.0)
+
+
+def _shuffled(rows: Tensor) -> Tensor:
+    """An order of a minibatch that depends on which rows it holds, and not on their order."""
+    generator = torch.Generator().manual_seed(int(rows.sum()))
+    return rows.argsort()[torch.randperm(len(rows), generator=generator).to(rows.device)]
 
 
 class _Angles(torch.autograd.Function):
