@@ -1,5 +1,6 @@
 """The teacher `fit` with subclasses of its own, and the arm that fits them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,3 +145,15 @@ def test_the_temperature_of_a_wide_head_is_the_best_of_a_fine_grid():
 
     best = float(grid[int(np.argmin([loss(one) for one in grid]))])
     assert map_temperature(outputs, class_map, labels) == pytest.approx(best, rel=3e-3)
+
+
+def test_the_plan_shows_what_a_wider_head_takes(tmp_path):
+    made = task(tmp_path, "soft_kd", "lelp", "subclass")
+    plan = make_plan(load_config(made.run_file))
+    # A student of 8 hidden numbers: 8 subclasses of two classes by rule, 3 as the teacher has them.
+    assert plan.heads == {"lelp": (16, 14 * 8), "subclass": (6, 4 * 8)}
+    assert "LELP: a head of 16 outputs, 112 weights more" in plan.text()
+    assert json.loads(json.dumps(plan.to_dict()))["heads"]["subclass"] == [6, 32]
+    plain = make_plan(load_config(task(tmp_path / "plain", "soft_kd").run_file))
+    assert plain.heads == {}
+    assert "weights more" not in plain.text()

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from limbeck.distill.fit import teacher_plan
 from limbeck.distill.folder import Listener, RunFolder, ignore
 from limbeck.distill.materials import steps_of
 from limbeck.distill.needs import check_teacher
-from limbeck.distill.recipes import check_objectives, expand
+from limbeck.distill.recipes import check_objectives, expand, make_objective, title
 from limbeck.distill.round_sizes import check_no_rounds
 from limbeck.distill.run import questions_of, stage, teacher_if_ready
 from limbeck.distill.teacher import check_engine
@@ -54,6 +54,8 @@ class Plan:
             from a few timed steps.
         free_bytes: Room on the disk.
         limit: What all runs of the ledger may spend together and have spent; empty without one.
+        heads: Of arms whose students have more outputs than classes: the outputs, and the weights
+            that they are more.
         ends: Why fewer answers than that will be bought, or none; empty where all will be.
     """
 
@@ -77,6 +79,7 @@ class Plan:
     free_bytes: int
     limit: str = ""
     ends: str = ""
+    heads: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def spends(self) -> bool:
@@ -110,7 +113,11 @@ class Plan:
     def _training(self) -> list[str]:
         took = f"{span(self.seconds)} ({span(self.seconds_low)} to {span(self.seconds_high)})"
         if self.arms:
-            return [f"training  {len(self.arms)} arms of {self.steps:,} steps, about {took}"]
+            wide = [
+                f"          {title(arm)}: a head of {outputs:,} outputs, {more:,} weights more"
+                for arm, (outputs, more) in self.heads.items()
+            ]
+            return [f"training  {len(self.arms)} arms of {self.steps:,} steps, about {took}", *wide]
         return [f"training  the teacher, about {took}"] if self.seconds else []
 
 
@@ -145,7 +152,9 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
         price = buy.at_most(worst_price(config, splits, teacher, buy.counts))
         arms = expand(config) if trains else ()
         steps = steps_of(config, buy.pool_rows) if trains else 0
-        seconds = training_seconds(config, splits, folder, steps, teacher, arms)
+        student = make_student(config, splits, folder)[0] if arms else None
+        seconds = training_seconds(config, splits, folder, steps, teacher, arms, student)
+        heads = {} if student is None else _wide_heads(config, student, arms)
     low, middle, high = np.quantile(seconds, (0.1, 0.5, 0.9)).tolist()
     assert splits.pool is not None
     names = ("labelled", "validation", "test", "pool")
@@ -170,7 +179,19 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
         free_bytes=shutil.disk_usage(config.out).free,
         limit=_ledger_limit(config.ledger),
         ends=buy.ends,
+        heads=heads,
     )
+
+
+def _wide_heads(
+    config: DistillConfig, student: Student, arms: tuple[str, ...]
+) -> dict[str, tuple[int, int]]:
+    """Outputs, and weights beyond those of a plain head, of the arms that have any."""
+    classes, dim = student.schema.num_classes, student.module.embedding_dim
+    widths = {arm: make_objective(arm, config).width(classes) for arm in arms}
+    return {
+        arm: (width, (width - classes) * dim) for arm, width in widths.items() if width > classes
+    }
 
 
 def _ledger_limit(path: Path) -> str:
@@ -188,11 +209,13 @@ def training_seconds(
     steps: int,
     teacher: Teacher | None,
     arms: tuple[str, ...],
+    student: Student | None = None,
 ) -> NDArray[np.float64]:
     """Seconds that all training would take, once for each of a few timed steps."""
     seconds = np.zeros(_TIMED_STEPS)
     if arms:
-        seconds += _seconds_of_arms(config, splits, folder, steps, arms)
+        student = student or make_student(config, splits, folder)[0]
+        seconds += _seconds_of_arms(config, splits, student, steps, arms)
     if teacher is None:
         job = teacher_plan(config, splits, folder)
         seconds += config.teacher.members * job.steps * _timed_steps(splits, job.student, job.batch)
@@ -202,11 +225,10 @@ def training_seconds(
 def _seconds_of_arms(
     config: DistillConfig,
     splits: Splits,
-    folder: RunFolder,
+    student: Student,
     steps: int,
     names: tuple[str, ...],
 ) -> NDArray[np.float64]:
-    student, _ = make_student(config, splits, folder)
     labelled = config.train.labelled_batch if config.train.labelled_weight else 0
     both = config.train.pool_batch + labelled
     distilled = sum(name not in ("labels", "labels_and_validation") for name in names)
