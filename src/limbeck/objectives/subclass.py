@@ -161,7 +161,8 @@ class SubclassDistillation(SubclassObjective):
             raise ConfigError(
                 f"subclass: the teacher's last layer, with outputs taken class by class, gives "
                 f"probabilities that are off by {gap:.2g} from its answers; order the outputs so "
-                f"that those of a class are neighbours."
+                f"that those of a class are neighbours, and calibrate the softmax over all of them "
+                f"rather than the classes."
             )
         return fitted
 
