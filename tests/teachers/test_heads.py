@@ -187,3 +187,11 @@ def test_a_teacher_without_layers_has_none(rows):
     assert head_of(with_price(teacher, 1), rows) is None
     other = replace(SCHEMA, classes=CLASSES[::-1])
     assert head_of(align_classes(teacher, other.classes), rows) is None
+
+
+def test_a_layer_that_is_called_head_is_no_method_of_that_name(rows):
+    teacher = CallableTeacher(
+        lambda given: np.full((len(given), 3), 1 / 3), CLASSES, SCHEMA.inputs, fingerprint="flat"
+    )
+    teacher.head = nn.Linear(5, 3)
+    assert head_of(teacher, rows) is None

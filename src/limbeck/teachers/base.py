@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from limbeck.answers import Answers
 
@@ -123,7 +123,10 @@ class HasHead(Protocol):
 
 def head_of(teacher: Teacher, rows: pa.RecordBatch) -> Head | None:
     """The last layer of a teacher of any kind, as `HasHead.head`; None for most kinds."""
-    return teacher.head(rows) if isinstance(teacher, HasHead) else None
+    # A teacher of somebody's own may call a layer of its network so.
+    if not isinstance(teacher, HasHead) or isinstance(teacher.head, nn.Module):
+        return None
+    return teacher.head(rows)
 
 
 def worst_prices(teacher: Teacher, rows: pa.RecordBatch) -> tuple[NDArray[np.int64], str]:
