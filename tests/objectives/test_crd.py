@@ -288,3 +288,6 @@ def test_targets_without_the_rows_places_are_refused():
     bare = Targets({name: t for name, t in targets.tensors.items() if name != "row"})
     with pytest.raises(ConfigError, match="crd: targets need a tensor 'row'"):
         objective.loss(out, bare, None)
+    beyond = Targets({**bare.tensors, "row": torch.tensor([0, POOL])})
+    with pytest.raises(ConfigError, match=f"row {POOL} is not among the {POOL} rows"):
+        objective.loss(out, beyond, None)

@@ -246,6 +246,11 @@ class Crd(Objective):
         rows = targets["row"]
         if len(rows) == 0:
             return student.sum(dim=1)
+        if rows.device.type == "cpu" and int(rows.max()) >= len(self._rows()):
+            raise ConfigError(
+                f"crd: row {int(rows.max())} is not among the {len(self._rows())} rows that were "
+                f"fitted; give `row` as places in the order of the answers that `fit` read."
+            )
         self._state = {name: t.to(rows.device) for name, t in self._state.items()}
         self._state |= {
             "seen_row": rows,
