@@ -387,3 +387,17 @@ def test_an_unknown_choice_is_refused_by_name(name):
     h, y, weight, _ = pool()
     with pytest.raises(ConfigError, match=f"{name}='odd'"):
         fit(h, y, weight=weight, **{name: "odd"})
+
+
+def test_covariances_of_many_classes_that_would_not_fit_are_sketched(monkeypatch):
+    h, y, weight, _ = pool(200, 12, 3)
+    exact = fit(h, y, 2, weight, rotation="none")
+    monkeypatch.setattr(spectra, "EXACT_BYTES", 3 * 12 * 12 * 8 - 1)
+    with pytest.raises(ConfigError, match="only once"):
+        LinearProjections.fit_batches(
+            iter([(h[:2], y[:2]), (h, y)]), 2, classifier_weight=weight, generator=generator()
+        )
+    sketched = fit(h, y, 2, weight, rotation="none")
+    for c in range(3):
+        # With all 9 dimensions of the null space in the sketch there is no error.
+        assert angle(exact.directions[c], sketched.directions[c]) < 1e-7

@@ -72,7 +72,7 @@ def project_answers(
     moments, classes = ClassMoments(), 0
     for batch in answers:
         rows, classes = embeddings_of(batch, name), batch.num_classes
-        if not fits(rows.shape[1], len(moments.groups)):
+        if not fits(rows.shape[1], classes):
             grouped = _Grouped(answers, name)
             return LinearProjections.fit_batches(
                 grouped,

@@ -155,7 +155,9 @@ def read_spectra(batches: Batches, num_classes: int | None) -> Spectra:
                 f"classes hold {int(classes.max())} but there are {num_classes} classes; they must "
                 f"lie in [0, {num_classes})."
             )
-        if embeddings.shape[1] > EXACT_DIM or not fits(embeddings.shape[1], len(moments.groups)):
+        seen = max(moments.groups, default=-1) + 1
+        count = max(seen, int(classes.max()) + 1 if len(classes) else 0, num_classes or 0)
+        if not fits(embeddings.shape[1], count):
             return SketchedSpectra(batches, num_classes)
         moments.update(embeddings, classes)
     return spectra_of(moments, num_classes)
