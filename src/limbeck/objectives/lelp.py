@@ -83,25 +83,31 @@ def trusted_lelp_loss(
     """
     check_subclasses(outputs, pseudo_probs)
     check_alpha(alpha, len(outputs))
-    dtype = working(outputs).dtype
-    noise = Noise(alpha, k, normalized=False)
-    named = prepare_soft(pseudo_probs.to(dtype).sum(dim=2), noise, eps)
-    return _trusted(outputs, {**named, "pseudo_probs": pseudo_probs}, temperature, eps)
+    named = _prepared(pseudo_probs.to(working(outputs).dtype), Noise(alpha, k, False), eps)
+    return _trusted(outputs, named, temperature, eps)
+
+
+def _prepared(pseudo_probs: Tensor, noise: Noise, eps: float) -> dict[str, Tensor]:
+    """What `_trusted` wants and the student has no part in: first axis the row."""
+    mass = pseudo_probs.sum(dim=2)
+    # sum_c p_c sum_s w log w without w = q / p, which is 0 / 0 where p underflows.
+    known = torch.xlogy(pseudo_probs, pseudo_probs).sum(dim=(1, 2))
+    known = known - torch.xlogy(mass, mass).sum(dim=1)
+    wanted = {"pseudo_probs": pseudo_probs, "class_probs": mass, "known": known}
+    return {**wanted, **prepare_soft(mass, noise, eps)}
 
 
 def _trusted(
     outputs: Tensor, named: Mapping[str, Tensor], temperature: float, eps: float
 ) -> Tensor:
-    """The loss with what `prepare_soft` gave for the classes."""
-    target = named["pseudo_probs"].to(working(outputs).dtype)
-    logs = torch.log_softmax(working(outputs) / temperature, dim=1).view_as(target)
-    class_logs = logs.logsumexp(dim=2)
-    # sum_c p_c KL(w_c || omega_c) without w = q / p, which is 0 / 0 where p underflows.
-    known = torch.xlogy(target, target).sum(dim=(1, 2))
-    mass = target.sum(dim=2)
-    known = known - torch.xlogy(mass, mass).sum(dim=1)
-    split = known - (target * (logs - class_logs[:, :, None])).sum(dim=(1, 2))
-    return temperature**2 * (soft_loss(class_logs, named, eps) + split)
+    """The loss with what `_prepared` gave."""
+    scaled = working(outputs) / temperature
+    parts = scaled.view_as(named["pseudo_probs"])
+    logits = parts.logsumexp(dim=2)
+    # log omega = a / tau - logits, so the outputs need no softmax of their own.
+    split = named["known"] + (named["class_probs"].to(scaled) * logits).sum(dim=1)
+    split = split - (named["pseudo_probs"].to(scaled).flatten(1) * scaled).sum(dim=1)
+    return temperature**2 * (soft_loss(logits, named, eps) + split)
 
 
 @final
@@ -198,12 +204,11 @@ class Lelp(SubclassObjective):
 
     def targets(self, answers: Answers) -> Targets:
         """Give `pseudo_probs`, float32, shape (B, C, S), and with trust the classes' mixing."""
-        wanted = {"pseudo_probs": self.pseudo_probs(answers)}
-        if self._trust is not None:
-            trust, k = self._trust
-            noise = Noise(trust(answers), k, normalized=False)
-            wanted |= prepare_soft(retemper(answers.probs, self.temperature), noise, EPS)
-        return Targets(wanted)
+        pseudo_probs = self.pseudo_probs(answers)
+        if self._trust is None:
+            return Targets({"pseudo_probs": pseudo_probs})
+        trust, k = self._trust
+        return Targets(_prepared(pseudo_probs, Noise(trust(answers), k, False), EPS))
 
     def loss(self, out: StudentOut, targets: Targets | None, labels: Tensor | None) -> Tensor:
         """Loss of each row in nats, shape (B,)."""
