@@ -116,6 +116,17 @@ def test_the_student_fits_the_teachers_subclasses_at_the_temperature():
     )
 
 
+def test_a_calibrated_teacher_is_taken_and_its_layer_used_as_it_is():
+    answers, head = told()
+    cooled = torch.softmax(answers.probs.log() / 3, 1)
+    warm = Answers(answers.ids, cooled, answers.embeddings)
+    first, second = (
+        SubclassDistillation(subclasses=4).fit([one], evidence(one, head))
+        for one in (answers, warm)
+    )
+    assert torch.equal(first.pseudo_probs(answers), second.pseudo_probs(warm))
+
+
 def test_a_teacher_without_subclasses_is_refused():
     answers, head = told()
     objective = SubclassDistillation(subclasses=4)

@@ -22,9 +22,10 @@ from limbeck.objectives.subclasses import SubclassObjective, embeddings_of, not_
 
 _TINY = 1e-6
 """Added to variances: an example whose outputs are all equal has none to divide by."""
-AGREE = 0.05
-"""Mean of the rows' largest difference between a teacher's probabilities and those of its layer, at
-most: embeddings are kept in half precision."""
+AGREE = 0.9
+"""Share of rows, at least, whose most probable class is that of the layer's summed outputs. Their
+probabilities may differ: a teacher calibrates its answers, and embeddings are kept in half
+precision."""
 _LABELS_ONLY = (
     "subclass_teacher learns from labelled rows only; leave pool rows out, and distil what it has "
     "trained with subclass."
@@ -118,7 +119,8 @@ class SubclassTeacher(SubclassObjective):
 class SubclassDistillation(SubclassObjective):
     """Distil the subclasses of a teacher that has been trained with them.
 
-    The subclasses' logits are the teacher's last layer applied to the embeddings of its answers.
+    The subclasses' logits are the teacher's last layer applied to the embeddings of its answers; a
+    calibration of the teacher's class probabilities has no part in them.
 
     Args:
         subclasses: S of each class, as the teacher has them; 0 is 8 for two classes, else
@@ -137,8 +139,8 @@ class SubclassDistillation(SubclassObjective):
 
         Raises:
             ConfigError: the teacher has no layer with S outputs a class, answers hold no
-                embeddings, or the layer's outputs, class by class, are not the answers'
-                probabilities.
+                embeddings, or the layer's outputs, class by class, do not give the answers'
+                classes.
         """
         batch = next((told for told in answers if len(told)), None)
         if batch is None:
@@ -156,13 +158,12 @@ class SubclassDistillation(SubclassObjective):
         fitted._head = head
         told = fitted._logits(batch, head).softmax(dim=1)
         told = told.view(len(batch), classes, wanted // classes).sum(dim=2)
-        gap = float((told - batch.probs).abs().amax(dim=1).mean())
-        if gap > AGREE:
+        agreed = float((told.argmax(dim=1) == batch.probs.argmax(dim=1)).double().mean())
+        if agreed < AGREE:
             raise ConfigError(
-                f"subclass: the teacher's last layer, with outputs taken class by class, gives "
-                f"probabilities that are off by {gap:.2g} from its answers; order the outputs so "
-                f"that those of a class are neighbours, and calibrate the softmax over all of them "
-                f"rather than the classes."
+                f"subclass: the teacher's last layer, with outputs taken class by class, gives the "
+                f"class of its answers on only {agreed:.0%} of the rows; order the outputs so that "
+                f"those of a class are neighbours."
             )
         return fitted
 
