@@ -311,6 +311,10 @@ def test_wide_embeddings_are_read_in_several_passes_to_the_same_split(monkeypatc
     torch.testing.assert_close(wide.directions, exact.directions, rtol=1e-3, atol=1e-3)
     with pytest.raises(ConfigError, match="only once"):
         fit(iter([answers]))
+    monkeypatch.undo()
+    monkeypatch.setattr("limbeck.objectives.spectra.EXACT_BYTES", 2 * 8 * 12 * 12)  # of 3 classes
+    tight = fit([answers])
+    assert torch.equal(tight.directions, wide.directions)
 
 
 def test_a_class_that_the_teacher_never_names_is_left_whole():

@@ -7,6 +7,7 @@ import torch
 
 from limbeck.errors import ConfigError, LimbeckWarning, ShapeError
 from limbeck.objectives import spectra
+from limbeck.objectives.moments import Group
 from limbeck.objectives.projections import LinearProjections, regress_head
 
 N, D, C, S = 40, 6, 2, 2
@@ -210,6 +211,31 @@ def test_wide_embeddings_are_sketched_to_the_same_directions(monkeypatch):
         LinearProjections.fit_batches(
             iter([(h, y)]), 3, classifier_weight=weight, generator=generator()
         )
+
+
+@pytest.mark.parametrize("rows", [4, 6, 9])
+def test_wide_embeddings_of_few_rows_are_sketched_to_the_exact_directions(monkeypatch, rows):
+    # A covariance of rank rows - 1 leaves columns of the basis to chance; those must not count.
+    h, y = normal(2 * rows, 40), torch.arange(2 * rows) % 2
+    weight = normal(10, 40, seed=2)
+    exact = fit(h, y, 3, weight, rotation="none")
+    monkeypatch.setattr(spectra, "EXACT_DIM", 20)
+    sketched = fit(h, y, 3, weight, rotation="none")
+    torch.testing.assert_close(sketched.variances, exact.variances, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(sketched.directions, exact.directions, rtol=1e-6, atol=1e-8)
+
+
+def test_covariances_never_take_more_than_their_share_of_memory(monkeypatch):
+    h, y, weight, _ = pool(200, 12, 4)
+    monkeypatch.setattr(spectra, "EXACT_BYTES", 3 * 8 * 12 * 12)  # of three classes
+    made = []
+    empty = Group.empty
+    monkeypatch.setattr(Group, "empty", lambda dim: made.append(dim) or empty(dim))
+    exact = fit(h[y < 3], y[y < 3], 2, weight, rotation="none")
+    assert len(made) == 3
+    fit(h, y, 2, weight, rotation="none")  # four classes in the first batch
+    assert len(made) == 3
+    assert exact.num_subclasses == (2, 2, 2)
 
 
 def test_a_large_mean_costs_no_digits():

@@ -121,9 +121,14 @@ class SketchedSpectra:
             )
             for size in sizes
         ]
+        # Taken out on both sides: of a covariance of low rank a basis holds columns left to chance,
+        # which need not avoid the rows.
         found = subspace_iteration(
-            lambda columns: [without(rows, own) for own in self.products(columns)],
-            [without(rows, start) for start in starts],
+            lambda columns: [
+                without(rows, own)
+                for own in self.products([without(rows, column) for column in columns])
+            ],
+            starts,
             sizes,
         )
         return [(values, without(rows, vectors)) for values, vectors in found]
