@@ -115,7 +115,7 @@ def test_the_student_predicts_classes_in_a_fresh_process(finished):
     with torch.no_grad():
         out = module(inputs)
     pairs = torch.softmax(out.outputs / 2.0, dim=1)
-    tempered = (pairs[:, :2] + pairs[:, 2:]) ** (1 / predictor.temperature)
+    tempered = (pairs[:, :2] + pairs[:, 2:]) ** (2.0 / predictor.temperature)
     expected = (tempered / tempered.sum(dim=1, keepdim=True)).numpy()
     code = (
         f"import json, limbeck; rows = json.loads({json.dumps(rows(20))!r}); "

@@ -25,8 +25,20 @@ def test_a_class_has_the_sum_of_its_outputs(extra, order, temperature, seed):
     expected = torch.zeros(3, 4, dtype=torch.float64)
     for place, owner in enumerate(class_of):
         expected[:, owner] += shares[:, place]
-    found = ClassMap(tuple(class_of), temperature).log_probs(outputs).exp()
+    logits = ClassMap(tuple(class_of), temperature).class_logits(outputs)
+    found = torch.softmax(logits / temperature, dim=1)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
+
+
+@given(temperature=st.floats(0.25, 4), seed=st.integers(0, 2**32 - 1))
+def test_equal_outputs_of_a_class_are_one_output_at_any_temperature(temperature, seed):
+    logits = 5 * torch.randn(
+        4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
+    found = ClassMap((0, 0, 1, 1, 2, 2), temperature).log_probs(logits.repeat_interleave(2, 1))
+    torch.testing.assert_close(found, torch.log_softmax(logits, 1))
+    alone = ClassMap((2, 0, 1), temperature).class_logits(logits)
+    torch.testing.assert_close(alone, logits[:, [1, 2, 0]])
 
 
 def test_one_output_a_class_changes_nothing():

@@ -11,6 +11,7 @@ from limbeck.objectives import (
     Evidence,
     Lelp,
     LinearProjections,
+    SoftKD,
     StudentOut,
     TeacherHead,
     kd_loss,
@@ -192,11 +193,29 @@ def test_predictions_are_read_at_the_temperature_of_training():
     assert float(lelp_loss(a, p[:, :, None] * w, temperature=tau)) < 1e-12
     objective = Lelp(subclasses=4, temperature=tau)
     objective.width(2)
-    said = objective.class_log_probs(StudentOut(a, a)).exp()
-    torch.testing.assert_close(said, p)
+    said = objective.class_log_probs(StudentOut(a, a))
+    assert int(said.argmax()) == 0
+    torch.testing.assert_close(torch.softmax(said / tau, 1), p)
     assert int(subclass_map(2, 4, 1.0).log_probs(a).argmax()) == 1
-    logits = tau * (a.view(1, 2, 4) / tau).logsumexp(2)
-    torch.testing.assert_close(torch.softmax(logits / tau, 1), p)
+
+
+@pytest.mark.parametrize("tau", [1.0, 2.0, 4.0])
+def test_a_student_that_fits_its_targets_gives_the_teachers_probabilities_at_temperature_one(tau):
+    p, w = torch.softmax(normal(B, C, seed=1), 1), torch.softmax(normal(B, C, S, seed=2), 2)
+    a = tau * (retemper(p, tau)[:, :, None] * w).log().flatten(1)
+    objective = Lelp(subclasses=S, temperature=tau)
+    objective.width(C)
+    torch.testing.assert_close(objective.class_log_probs(StudentOut(a, a)).exp(), p)
+
+
+def test_equal_outputs_of_a_class_cost_labelled_rows_what_plain_distillation_costs():
+    logits, labels = normal(B, C, seed=3), torch.arange(B) % C
+    a, objective = logits.repeat_interleave(S, 1), Lelp(subclasses=S, temperature=4.0)
+    objective.width(C)
+    plain = SoftKD(temperature=4.0).loss(StudentOut(logits, logits), None, labels)
+    torch.testing.assert_close(
+        objective.loss(StudentOut(a, a), None, labels).double(), plain.double()
+    )
 
 
 def test_the_number_of_subclasses_follows_from_the_classes():

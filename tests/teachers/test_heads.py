@@ -111,7 +111,7 @@ def test_of_a_student_folder_with_its_calibration(tmp_path, rows):
 
 def test_of_a_wide_student_as_sums_over_a_class(tmp_path, rows):
     class_map = ClassMap((0, 0, 1, 1, 2, 2, 2), 3.0)
-    folder = student_folder(tmp_path, class_map=class_map, temperature=1.0)
+    folder = student_folder(tmp_path, class_map=class_map, temperature=3.0)
     teacher = StudentTeacher(folder)
     said, (weight, bias) = answers(teacher, rows), teacher.head(rows)
     each = torch.softmax(said.embeddings @ weight.T + bias, dim=1)

@@ -42,8 +42,8 @@ def with_head(student: Student, class_map: ClassMap, seed: int) -> Student:
 def calibrated(job: Job, temperature: float, device: torch.device) -> tuple[Student, float]:
     """The trained student and the temperature to save it with.
 
-    Of a head with several outputs a class, the temperature of its own softmax is fitted instead. So
-    the student's last layer, over that temperature, still gives what the student answers.
+    Of a head with several outputs a class, outputs are summed at the temperature that calibrates.
+    So the student's last layer, over that temperature, still gives what the student answers.
 
     Args:
         job: Trained; its held-out rows calibrate.
@@ -55,7 +55,7 @@ def calibrated(job: Job, temperature: float, device: torch.device) -> tuple[Stud
         return student, temperature
     said = torch.cat([out.outputs.cpu() for _, out in outputs(job, held_out.rows, device)])
     own = map_temperature(said, student.class_map, held_out.labels)
-    return replace(student, class_map=replace(student.class_map, temperature=own)), 1.0
+    return replace(student, class_map=replace(student.class_map, temperature=own)), own
 
 
 def map_temperature(said: Tensor, class_map: ClassMap, labels: Tensor) -> float:
@@ -73,7 +73,7 @@ def map_temperature(said: Tensor, class_map: ClassMap, labels: Tensor) -> float:
 
     def loss(log_temperature: float) -> float:
         tried = replace(class_map, temperature=math.exp(log_temperature))
-        logs = tried.log_probs(said.double())
+        logs = torch.log_softmax(tried.class_logits(said.double()) / tried.temperature, dim=1)
         return float(-logs.gather(1, labels[:, None]).mean())
 
     grid = np.linspace(math.log(COLDEST), math.log(HOTTEST), _TRIED)

@@ -1,7 +1,7 @@
 """Heads with more outputs than classes: each output belongs to one class, whose share is their sum.
 
-Source of the formula: log sum exp over a class's outputs at the temperature of their training gives
-class logits (Mueller, Kornblith and Hinton, "Subclass Distillation", 2020, Section 2).
+Source of the formula: class logits are the log sum exp of a class's outputs (Mueller, Kornblith and
+Hinton, "Subclass Distillation", 2020, Section 2). Temperatures other than 1 are a reconstruction.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,13 @@ from limbeck.errors import ConfigError, ShapeError
 class ClassMap:
     """Which class each output of a head belongs to.
 
-    The probability of a class is the sum of softmax(outputs / temperature) over its outputs.
+    A class's logit is A = temperature * log sum exp(outputs / temperature) over its outputs. So
+    softmax(A / temperature) sums softmax(outputs / temperature) over each class, softmax(A) are its
+    probabilities at temperature 1, and a class of one output has that output as its logit.
 
     Args:
         class_of: Class of each output, in [0, C); every class has at least one.
-        temperature: Of the softmax over all outputs, > 0.
+        temperature: At which outputs are summed, that of their training, > 0.
 
     Raises:
         ConfigError: a class has no output, a number is negative, or the temperature is not > 0.
@@ -79,7 +81,7 @@ class ClassMap:
         logits = outputs if outputs.dtype == torch.float64 else outputs.float()
         if self.is_plain:
             return logits
-        return self._gathered(logits / self.temperature).logsumexp(dim=-1)
+        return self.temperature * self._gathered(logits / self.temperature).logsumexp(dim=-1)
 
     def log_probs(self, outputs: Tensor) -> Tensor:
         """Log-probabilities of the classes, shape (..., C), from outputs (..., width)."""

@@ -36,7 +36,7 @@ def subclass_map(num_classes: int, num_subclasses: int, temperature: float) -> C
     Args:
         num_classes: C.
         num_subclasses: S.
-        temperature: Of training, > 0: only there is the sum over a class its trained probability.
+        temperature: Of training, > 0: only there is the sum over a class what it was trained to be.
     """
     places = tuple(c for c in range(num_classes) for _ in range(num_subclasses))
     return ClassMap(places, temperature if num_subclasses > 1 else 1.0)
@@ -131,14 +131,16 @@ class SubclassObjective(Objective):
 
     @final
     def class_map(self, num_classes: int) -> ClassMap:
-        """Sums over each class's outputs at the temperature of training."""
+        """Sums over each class's outputs at the temperature of training; see `ClassMap`."""
         # Outputs alone do not tell C where S follows from C, so the last C asked about is kept.
         self._classes = num_classes
         return subclass_map(num_classes, self.size(num_classes), self.temperature)
 
     @final
     def class_log_probs(self, out: StudentOut) -> Tensor:
-        """Log-probabilities of the classes at the temperature of training, shape (B, C).
+        """Log-probabilities of the classes, summed at the temperature of training, shape (B, C).
+
+        They are those at temperature 1: of a student that fits its targets, the teacher's own.
 
         Raises:
             ConfigError: it has not been fitted and never asked for a width, so C is not known.

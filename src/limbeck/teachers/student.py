@@ -62,8 +62,8 @@ class StudentTeacher(LocalTeacher):
     def head(self, rows: pa.RecordBatch) -> Head:
         """The student's head over its temperature; `rows` are not looked at.
 
-        A head of several outputs a class is divided by the temperature of its softmax instead: its
-        classes' sums are the answers of a student whose calibration temperature is 1.
+        A head of several outputs a class is divided by the temperature of its sums instead: these
+        are the answers of a student that was calibrated at the same temperature.
         """
         class_map, divisor = self._predictor.student.class_map, self._predictor.temperature
         if class_map is not None and not class_map.is_plain:
