@@ -13,10 +13,10 @@ import torch
 
 import limbeck
 from limbeck.distill.config import load_config
-from limbeck.distill.embedding_study import splitter, words
+from limbeck.distill.embedding_study import gain_in_words, splitter, words
 from limbeck.distill.run import distill
 from limbeck.objectives import Combined, Evidence, Lelp, SoftKD, SubclassTeacher, TeacherHead
-from limbeck.objectives.embedding_figures import collapse, split_gain
+from limbeck.objectives.embedding_figures import SplitGain, collapse, split_gain
 from limbeck.report.embeddings import Embeddings
 from limbeck.report.record import RunRecord
 from limbeck.students import load, pad_rows
@@ -221,6 +221,12 @@ def figures(**changed):
 )
 def test_figures_are_put_into_words(changed, said):
     assert said in " ".join(words(figures(**changed)))
+
+
+def test_a_split_that_adds_nothing_is_called_plain_distillation():
+    for gain in (SplitGain(9, 0.6, 0.0, 0.0), SplitGain(9, 0.6, 0.001, 2.0)):
+        assert "almost plain distillation" in gain_in_words(gain)
+    assert "plain" not in gain_in_words(SplitGain(9, 0.6, 0.1, 2.0))
 
 
 def test_the_part_of_a_sum_that_splits_classes_is_found():

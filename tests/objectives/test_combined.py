@@ -10,10 +10,14 @@ from limbeck.errors import ConfigError
 from limbeck.objectives import (
     AlphaWeighted,
     Combined,
+    Crd,
     Evidence,
     Fidelity,
+    FitNet,
     HardKD,
+    Lelp,
     Objective,
+    Rkd,
     Slam,
     Snapshot,
     SoftKD,
@@ -22,6 +26,7 @@ from limbeck.objectives import (
     Targets,
     Taylor,
     Ups,
+    Vid,
     Weighted,
     kd_loss,
     slam_loss,
@@ -153,6 +158,15 @@ def test_trust_and_correction_are_known_of_a_sum():
 def test_two_corrections_of_one_noise_are_refused(second):
     with pytest.raises(ConfigError, match=r"slam and \w+ both correct .* twice"):
         Combined(Slam(), second)
+
+
+@pytest.mark.parametrize("first", [Vid(), FitNet(leads=0.5), Combined(Rkd(), Crd())])
+def test_a_first_part_that_teaches_no_head_is_refused_where_the_second_does(first):
+    for second in (SoftKD(), Lelp()):
+        with pytest.raises(ConfigError, match=f"{first.name} .* {second.name} .* turn the order"):
+            Combined(first, second)
+    assert not Combined(first, Vid()).uses_outputs
+    assert Combined(Lelp(), first).width(2) == 16
 
 
 def test_parts_that_need_different_heads_are_refused():

@@ -67,7 +67,7 @@ class EmbeddingStudy:
         self._splits_of.append(
             ArmSplit(arm, split.width(classes), gain.class_nats, gain.split_nats, gain.bound)
         )
-        self._folder.log(name, f"{arm}: {_gain_in_words(gain)}")
+        self._folder.log(name, f"{arm}: {gain_in_words(gain)}")
         projections = getattr(split, "projections", None)
         if isinstance(projections, LinearProjections) and not self._directions:
             self._directions = self._examples(projections)
@@ -198,12 +198,13 @@ def words(found: Collapse) -> list[str]:
     return lines
 
 
-def _gain_in_words(gain: SplitGain) -> str:
+def gain_in_words(gain: SplitGain) -> str:
+    """What the targets say of a row, in a sentence."""
     told = (
         f"the class probabilities say {gain.class_nats:.3f} nats a row, the split adds "
         f"{gain.split_nats:.3f} of at most {gain.bound:.3f}"
     )
-    if gain.split_nats < LITTLE * gain.bound:
+    if gain.bound == 0 or gain.split_nats < LITTLE * gain.bound:
         return f"{told}: it is almost the same for all rows, and the arm almost plain distillation"
     return told
 

@@ -266,6 +266,10 @@ def _make(part: str, config: DistillConfig) -> Objective:
         settings.setdefault("subclasses", config.teacher.subclasses)
     try:
         made: Objective = kind(**settings)
+    except ConfigError as error:
+        if name not in objective.settings:
+            raise
+        raise ConfigError(f"objective.settings.{name}: {error}") from error
     except LimbeckError:
         raise
     except Exception as error:  # a constructor of the user's may raise anything

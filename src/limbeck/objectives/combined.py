@@ -31,8 +31,9 @@ class Combined(Objective):
         weight: Of `second`, > 0.
 
     Raises:
-        ConfigError: the weight is not positive, a part learns from labels alone, or both parts
-            correct for the teacher's mistakes or refresh.
+        ConfigError: the weight is not positive, a part learns from labels alone, `second` teaches
+            the head and `first` does not, or both parts correct for the teacher's mistakes or
+            refresh.
     """
 
     name = "combined"
@@ -46,6 +47,12 @@ class Combined(Objective):
                     f"{part.name} learns from labels alone, so it cannot be a part of a sum; "
                     f"labelled rows are in every sum already."
                 )
+        if second.uses_outputs and not first.uses_outputs:
+            raise ConfigError(
+                f"{first.name} teaches the head nothing, and the first part of a sum gives the "
+                f"class probabilities, as {second.name} does; turn the order, "
+                f"{second.name}+{first.name}."
+            )
         if first.corrects_noise and second.corrects_noise:
             raise ConfigError(
                 f"{first.name} and {second.name} both correct for the teacher's mistakes, so their "
