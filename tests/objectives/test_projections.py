@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from limbeck.errors import ConfigError, LimbeckWarning, ShapeError
+from limbeck.errors import ConfigError, DataError, LimbeckWarning, ShapeError
 from limbeck.objectives import spectra
 from limbeck.objectives.moments import Group
 from limbeck.objectives.projections import LinearProjections, regress_head
@@ -406,6 +406,31 @@ def test_what_cannot_be_fitted_is_refused():
         found.scores(h[:, :3])
     with pytest.raises(ShapeError, match="rows and classes"):
         found.pseudo_probs(h, p[:5], 1.0)
+
+
+def test_wide_embeddings_that_cannot_be_fitted_are_refused_alike(monkeypatch):
+    h, y, _, _ = pool()
+    monkeypatch.setattr(spectra, "EXACT_DIM", 5)
+    with pytest.raises(ShapeError, match="no embeddings"):
+        fit(h[:0], y[:0])
+    late = [(h, y), (h, y + 1)]
+    with pytest.raises(ConfigError, match=r"classes hold 2 .* must lie in \[0, 2\)"):
+        LinearProjections.fit_batches(
+            late, 2, num_classes=2, null_space="none", generator=generator()
+        )
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_embeddings_that_are_no_numbers_are_refused(monkeypatch, bad):
+    h, y, weight, p = pool()
+    h[7, 2] = bad
+    with pytest.raises(DataError, match="NaN or infinite"):
+        fit(h, y, weight=weight)
+    with pytest.raises(DataError, match="NaN or infinite"):
+        regress_head([(h, p)])
+    monkeypatch.setattr(spectra, "EXACT_DIM", 5)
+    with pytest.raises(DataError, match="NaN or infinite"):
+        fit(h, y, weight=weight)
 
 
 @pytest.mark.parametrize("name", ["null_space", "rotation", "scale", "directions"])

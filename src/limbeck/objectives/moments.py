@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from limbeck.errors import ConfigError, ShapeError
+from limbeck.errors import ConfigError, DataError, ShapeError
 from limbeck.numerics.logspace import log_probs
 
 BLOCK = 4096
@@ -35,7 +35,7 @@ class Group:
 
     def add(self, rows: Tensor) -> None:
         """Add float64 rows, shape (n, D), n >= 1; they are centred in place."""
-        mean = rows.mean(dim=0)
+        mean = finite_mean(rows)
         centred = rows.sub_(mean).numpy()
         # NumPy sees that this product is symmetric and computes half of it.
         self.scatter += torch.from_numpy(centred.T @ centred)
@@ -85,6 +85,7 @@ class ClassMoments:
         Raises:
             ShapeError: shapes do not fit each other or earlier batches.
             ConfigError: a class is negative.
+            DataError: an embedding holds NaN or an infinite number.
         """
         check_rows(embeddings, classes)
         if self.dim and embeddings.shape[1] != self.dim:
@@ -140,6 +141,21 @@ class ClassMoments:
         self._mean = self._mean + gap * (count / total)
         self._told = self._told + step * (count / total)
         self._rows = total
+
+
+def finite_mean(rows: Tensor) -> Tensor:
+    """Mean of float64 rows (n, D), shape (D,).
+
+    Raises:
+        DataError: a row holds NaN or an infinite number, which only a mean shows at no cost.
+    """
+    mean = rows.mean(dim=0)
+    if not bool(mean.isfinite().all()):
+        raise DataError(
+            "embeddings hold NaN or infinite numbers; leave these rows out, or repair what gives "
+            "the embeddings."
+        )
+    return mean
 
 
 def check_rows(embeddings: Tensor, classes: Tensor) -> None:

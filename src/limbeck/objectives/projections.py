@@ -94,6 +94,7 @@ class LinearProjections:
             ConfigError: a class has no rows, a class is not in [0, C), the last layer is not given
                 and the null space wanted, or batches that can be read once have embeddings wider
                 than 4,096 numbers.
+            DataError: an embedding holds NaN or an infinite number.
 
         Cost: one pass, O(N D^2 + C D^3) time, 8 C D^2 bytes; above D = 4,096, or 2 GiB of them,
         five passes, O(N D S) time each, and 8 C D (S + 10) bytes.
@@ -242,6 +243,7 @@ def regress_head(batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
 
     Raises:
         ShapeError: shapes do not fit each other, or there are no rows.
+        DataError: an embedding holds NaN or an infinite number.
 
     Cost: one pass, O(N D^2 + D^3), 8 D^2 bytes.
     """

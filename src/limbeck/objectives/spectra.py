@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import ConfigError, ShapeError
-from limbeck.objectives.moments import BLOCK, ClassMoments, check_rows
+from limbeck.objectives.moments import BLOCK, ClassMoments, check_rows, finite_mean
 from limbeck.objectives.rotations import EXTRA, subspace_iteration, top_directions, without
 
 EXACT_DIM = 4096
@@ -81,7 +81,9 @@ class SketchedSpectra:
         num_classes: C, or None for those that occur.
 
     Raises:
-        ConfigError: the batches can be read only once.
+        ShapeError: there are no rows.
+        ConfigError: the batches can be read only once, or a class is not in [0, C).
+        DataError: an embedding holds NaN or an infinite number.
     """
 
     def __init__(self, batches: Batches, num_classes: int | None) -> None:
@@ -92,11 +94,14 @@ class SketchedSpectra:
                 f"once; pass a list or an object whose __iter__ starts anew."
             )
         self._batches = batches
+        self._num_classes = num_classes
         sums: dict[int, tuple[int, Tensor]] = {}
         for c, rows in self._blocks():
             count, mean = sums.get(c, (0, torch.zeros(rows.shape[1], dtype=torch.float64)))
             total = count + len(rows)
-            sums[c] = (total, mean + (rows.mean(dim=0) - mean) * (len(rows) / total))
+            sums[c] = (total, mean + (finite_mean(rows) - mean) * (len(rows) / total))
+        if not sums:
+            raise _no_rows()
         zero = torch.zeros_like(next(iter(sums.values()))[1])
         places = range(max(sums) + 1 if num_classes is None else num_classes)
         self.counts = [sums.get(c, (0, zero))[0] for c in places]
@@ -137,6 +142,7 @@ class SketchedSpectra:
         """Rows of one class at a time, float64, shape (n, D)."""
         for embeddings, classes in self._batches:
             check_rows(embeddings, classes)
+            _check_classes(classes, self._num_classes)
             for start in range(0, len(embeddings), BLOCK):
                 rows = embeddings[start : start + BLOCK].detach().cpu().double()
                 kinds = classes[start : start + BLOCK].cpu()
@@ -151,21 +157,30 @@ def read_spectra(batches: Batches, num_classes: int | None) -> Spectra:
         ShapeError: shapes do not fit each other, or there are no rows.
         ConfigError: several passes are needed and the batches allow only one, or a class is not
             in [0, C).
+        DataError: an embedding holds NaN or an infinite number.
     """
     moments = ClassMoments()
     for embeddings, classes in batches:
         check_rows(embeddings, classes)
-        if num_classes is not None and len(classes) and int(classes.max()) >= num_classes:
-            raise ConfigError(
-                f"classes hold {int(classes.max())} but there are {num_classes} classes; they must "
-                f"lie in [0, {num_classes})."
-            )
+        _check_classes(classes, num_classes)
         seen = max(moments.groups, default=-1) + 1
         count = max(seen, int(classes.max()) + 1 if len(classes) else 0, num_classes or 0)
         if not fits(embeddings.shape[1], count):
             return SketchedSpectra(batches, num_classes)
         moments.update(embeddings, classes)
     return spectra_of(moments, num_classes)
+
+
+def _check_classes(classes: Tensor, num_classes: int | None) -> None:
+    if num_classes is not None and len(classes) and int(classes.max()) >= num_classes:
+        raise ConfigError(
+            f"classes hold {int(classes.max())} but there are {num_classes} classes; they must "
+            f"lie in [0, {num_classes})."
+        )
+
+
+def _no_rows() -> ShapeError:
+    return ShapeError("there are no embeddings to find directions in; give at least one batch.")
 
 
 def fits(dim: int, classes: int) -> bool:
@@ -180,5 +195,5 @@ def spectra_of(moments: ClassMoments, num_classes: int | None) -> ExactSpectra:
         ShapeError: they have seen no rows.
     """
     if not moments.groups:
-        raise ShapeError("there are no embeddings to find directions in; give at least one batch.")
+        raise _no_rows()
     return ExactSpectra(moments, max(moments.groups) + 1 if num_classes is None else num_classes)
