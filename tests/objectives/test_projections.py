@@ -331,6 +331,21 @@ def test_a_narrow_null_space_gives_fewer_subclasses():
     assert found.num_subclasses == (2, 2, 2)
 
 
+def test_what_bounds_the_subclasses_of_a_class_is_said_once():
+    h, y, weight, _ = pool(60, 5, 3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = fit(h, y, 1000, weight)
+    assert found.num_subclasses == (2, 2, 2)
+    assert [str(one.message)[:24] for one in caught] == ["1000 subclasses were ask"]
+
+
+def test_embeddings_of_fewer_numbers_than_subclasses_warn():
+    h, y, _, _ = pool(60, 3, 2)
+    with pytest.warns(LimbeckWarning, match="space of the embeddings has 3 dimensions"):
+        assert fit(h, y, 4).num_subclasses == (3, 3)
+
+
 def test_without_a_null_space_the_whole_space_is_used():
     h, y, weight, _ = pool(60, 3, 3)
     with pytest.warns(LimbeckWarning, match="null space is empty"):

@@ -81,8 +81,13 @@ def find_directions(
     if type(wanted) is not int or wanted < 1:
         raise ConfigError(f"num_subclasses={wanted!r}: must be an integer >= 1.")
     dim = len(spectra.means[0])
-    rows = _left_out(weight, dim, wanted, config.null_space)
-    sizes = _sizes(spectra.counts, wanted, dim - len(rows), config.absorb_empty)
+    rows = _left_out(weight, dim, config.null_space)
+    room = dim - len(rows)
+    if room < wanted:
+        where = "null space of the teacher's last layer" if len(rows) else "space of the embeddings"
+        _warn(f"{wanted} subclasses were asked for but the {where} has {room} dimensions; classes "
+              f"get that many.")  # fmt: skip
+    sizes = _sizes(spectra.counts, min(wanted, room), config.absorb_empty)
     count = len(sizes)
     directions = torch.zeros(count, dim, wanted, dtype=torch.float64)
     variances = torch.zeros(count, wanted, dtype=torch.float64)
@@ -98,10 +103,10 @@ def find_directions(
         directions[c, :, :size], variances[c, :size] = vectors, values
         scales[c, :size] = _scaled(values, config.scale)
         sizes[c] = size
-    return Found(directions, scales, variances, tuple(sizes), dim - len(rows))
+    return Found(directions, scales, variances, tuple(sizes), room)
 
 
-def _left_out(weight: Tensor | None, dim: int, wanted: int, null_space: NullSpace) -> Tensor:
+def _left_out(weight: Tensor | None, dim: int, null_space: NullSpace) -> Tensor:
     """Orthonormal rows (r, D) that directions must avoid."""
     none = torch.zeros(0, dim, dtype=torch.float64)
     if null_space == "none":
@@ -121,14 +126,11 @@ def _left_out(weight: Tensor | None, dim: int, wanted: int, null_space: NullSpac
         _warn(f"the teacher's last layer has rank {dim}, as many as an embedding has numbers, so "
               f"its null space is empty; directions are taken from the whole space.")  # fmt: skip
         return none
-    if dim - len(rows) < wanted:
-        _warn(f"{wanted} subclasses were asked for but the null space of the teacher's last layer "
-              f"has {dim - len(rows)} dimensions; classes get that many.")  # fmt: skip
     return rows
 
 
-def _sizes(counts: Sequence[int], wanted: int, room: int, absorb: bool) -> list[int]:
-    """Subclasses of each class, before variances are known."""
+def _sizes(counts: Sequence[int], most: int, absorb: bool) -> list[int]:
+    """Subclasses of each class, at most `most`, before variances are known."""
     sizes = []
     for c, count in enumerate(counts):
         if not count and not absorb:
@@ -136,10 +138,9 @@ def _sizes(counts: Sequence[int], wanted: int, room: int, absorb: bool) -> list[
                 f"class {c} has no rows, so it has no directions; give rows of all {len(counts)} "
                 f"classes, or absorb_empty to leave it whole."
             )
-        own = max(1, min(wanted, count - 1))
-        if own < wanted:
-            _warn(f"class {c} has {count} rows, too few for {wanted} subclasses; it gets {own}.")
-        sizes.append(min(own, room))
+        sizes.append(max(1, min(most, count - 1)))
+        if sizes[c] < most:
+            _warn(f"class {c} has {count} rows, too few for {most} subclasses; it gets {sizes[c]}.")
     return sizes
 
 
