@@ -43,7 +43,7 @@ class AgglomerativeSplit(SubclassObjective):
 
     Args:
         subclasses: S of each class; 0 is 8 for two classes, else max(2, 16 // C).
-        temperature: tau > 0, of teacher and student; predictions are read at it too.
+        temperature: tau > 0, of teacher and student; outputs of a class are summed at it.
         max_rows: Rows of a class that are clustered, >= 1; the rest, and rows of other classes, go
             to the nearest of the clusters' centroids.
         seed: Of the sample.

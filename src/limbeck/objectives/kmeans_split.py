@@ -51,7 +51,7 @@ class KMeansSplit(SubclassObjective):
 
     Args:
         subclasses: S of each class; 0 is 8 for two classes, else max(2, 16 // C).
-        temperature: tau > 0, of teacher and student; predictions are read at it too.
+        temperature: tau > 0, of teacher and student; outputs of a class are summed at it.
         seed: Of the sample and of the starts.
     """
 

@@ -6,7 +6,7 @@ student fits class and subclass together.
 
 Source: Loo, Iliopoulos, Hu, Vee, "Linear Projections of Teacher Embeddings for Few-Class
 Distillation", arXiv 2409.20449. Projections, product and loss are the paper's; beta = 3, tau = 2,
-the number of subclasses and the reading of classes at tau are choices of ours. `trust` is not from
+the number of subclasses and the sum over a class at tau are choices of ours. `trust` is not from
 the paper.
 """
 
@@ -119,7 +119,7 @@ class Lelp(SubclassObjective):
     Args:
         subclasses: S of each class; 0 is 8 for two classes, else max(2, 16 // C).
         beta: Softness of the split; see `LinearProjections.pseudo_probs`.
-        temperature: tau > 0, of teacher and student; predictions are read at it too.
+        temperature: tau > 0, of teacher and student; outputs of a class are summed at it.
         null_space: Where directions may lie; see `ProjectionConfig`.
         without_weights: Where the teacher's last layer is not known: "regress" fits one to its
             answers, "none" uses the whole space, both with a warning; "refuse" stops.

@@ -28,7 +28,7 @@ class PcaSplit(SubclassObjective):
     Args:
         subclasses: S of each class; 0 is 8 for two classes, else max(2, 16 // C).
         beta: Softness of the split, > 0.
-        temperature: tau > 0, of teacher and student; predictions are read at it too.
+        temperature: tau > 0, of teacher and student; outputs of a class are summed at it.
         seed: Used where embeddings are wider than 4,096 numbers.
     """
 
@@ -61,7 +61,7 @@ class RandomProjections(SubclassObjective):
     Args:
         subclasses: S of each class; 0 is 8 for two classes, else max(2, 16 // C).
         beta: Softness of the split, > 0.
-        temperature: tau > 0, of teacher and student; predictions are read at it too.
+        temperature: tau > 0, of teacher and student; outputs of a class are summed at it.
         seed: Of the directions.
     """
 

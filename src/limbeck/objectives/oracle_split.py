@@ -34,7 +34,7 @@ class OracleSplit(SubclassObjective):
     Args:
         lookup: Finds hidden labels by question id.
         sizes: S_c of each class, all >= 1.
-        temperature: tau > 0, of teacher and student; predictions are read at it too.
+        temperature: tau > 0, of teacher and student; outputs of a class are summed at it.
     """
 
     name = "oracle_split"

@@ -48,7 +48,7 @@ class RandomSplit(SubclassObjective):
 
     Args:
         subclasses: S of each class; 0 is 8 for two classes, else max(2, 16 // C).
-        temperature: tau > 0, of teacher and student; predictions are read at it too.
+        temperature: tau > 0, of teacher and student; outputs of a class are summed at it.
         seed: Of the draw.
     """
 

@@ -125,7 +125,7 @@ class SubclassDistillation(SubclassObjective):
     Args:
         subclasses: S of each class, as the teacher has them; 0 is 8 for two classes, else
             max(2, 16 // C).
-        temperature: tau > 0, of teacher and student; predictions are read at it too.
+        temperature: tau > 0, of teacher and student; outputs of a class are summed at it.
     """
 
     name = "subclass"

@@ -4,8 +4,8 @@ Outputs lie class by class: output c S + s is subclass s of class c. A split giv
 sums to one over s; the target is q_{c,s} = p_c w_{c,s} for the teacher's class probabilities p.
 
 Source: Loo, Iliopoulos, Hu, Vee, "Linear Projections of Teacher Embeddings for Few-Class
-Distillation", arXiv 2409.20449: the product q and one cross-entropy over all outputs. That classes
-are read at the temperature of training is a reconstruction.
+Distillation", arXiv 2409.20449: the product q and one cross-entropy over all outputs. That the
+outputs of a class are summed at the temperature of training is a reconstruction.
 """
 
 import copy
