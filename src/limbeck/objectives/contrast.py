@@ -4,8 +4,10 @@ Every draw is a function of a seed and a step, and of a row's class or place in 
 the minibatch that the row happens to be in.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, final
 
 import numpy as np
 import torch
@@ -77,6 +79,62 @@ def chance(seed: int, step: int, purpose: int) -> torch.Generator:
     """A generator for one purpose of one step."""
     words = np.random.SeedSequence([seed, step, purpose]).generate_state(1)
     return torch.Generator().manual_seed(int(words[0]))
+
+
+@final
+class Banks:
+    """What both sides remember of every row, and all else that moves from step to step.
+
+    Args:
+        state: As `draw` makes it.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self.state = dict(state)
+
+    @classmethod
+    def draw(cls, rows: int, width: int, generator: torch.Generator) -> Self:
+        """Banks of random entries of about length 1, float32, shape (rows, width); Z is not known.
+
+        Both together take 8 bytes times `rows` times `width`.
+        """
+        bound = math.sqrt(3 / width)
+        student, teacher = (
+            torch.empty(rows, width).uniform_(-bound, bound, generator=generator) for _ in range(2)
+        )
+        return cls(
+            {
+                "student": student,
+                "teacher": teacher,
+                "log_z": torch.full((2,), math.nan),
+                "seed": torch.randint(2**31, (), generator=generator),
+                "step": torch.zeros((), dtype=torch.long),
+                "seen_row": torch.zeros(0, dtype=torch.long),
+                "seen_student": torch.zeros(0, width),
+                "seen_teacher": torch.zeros(0, width),
+            }
+        )
+
+    def advance(self, momentum: float) -> None:
+        """Put into the banks what was seen last, and go on to the next draw."""
+        state = self.state
+        for side in ("student", "teacher"):
+            seen = f"seen_{side}"
+            places, entries = remembered(state[side], state["seen_row"], state[seen], momentum)
+            # In place: a copy of a large bank would take longer than the rest of a step.
+            state[side].index_copy_(0, places, entries)
+            state[seen] = state[seen][:0]
+        state["seen_row"] = state["seen_row"][:0]
+        state["step"] = state["step"] + 1
+
+    def see(self, rows: Tensor, student: Tensor, teacher: Tensor) -> None:
+        """Keep for `advance` what was seen of rows, on their device from now on."""
+        self.state = {name: t.to(rows.device) for name, t in self.state.items()}
+        self.state |= {
+            "seen_row": rows,
+            "seen_student": student.detach().float(),
+            "seen_teacher": teacher.detach().float(),
+        }
 
 
 def remembered(bank: Tensor, rows: Tensor, seen: Tensor, momentum: float) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from limbeck.answers import Answers
 from limbeck.errors import ConfigError, LimbeckWarning, ShapeError
 from limbeck.objectives.base import Evidence, Objective, StudentOut, Targets
 from limbeck.objectives.checks import check_factor, working
-from limbeck.objectives.contrast import ClassIndex, remembered
+from limbeck.objectives.contrast import Banks, ClassIndex
 from limbeck.objectives.features import (
     embeddings_of,
     fitted_width,
@@ -148,7 +148,7 @@ class Crd(Objective):
         self._width: int | None = None
         self._index: ClassIndex | None = None
         self._maps: nn.ModuleDict | None = None
-        self._state: dict[str, Tensor] = {}
+        self._banks: Banks | None = None
         self._share = math.nan
 
     def fit(self, answers: Iterable[Answers], evidence: Evidence | None) -> Self:
@@ -190,34 +190,16 @@ class Crd(Objective):
                 "teacher": linear(width, self.projected, generator),
             }
         )
-        bound = math.sqrt(3 / self.projected)  # entries of about length 1
-        shape = (len(self._rows()), self.projected)
-        attached._state = {
-            "student": torch.empty(shape).uniform_(-bound, bound, generator=generator),
-            "teacher": torch.empty(shape).uniform_(-bound, bound, generator=generator),
-            "log_z": torch.full((2,), math.nan),
-            "seed": torch.randint(2**31, (), generator=generator),
-            "step": torch.zeros((), dtype=torch.long),
-            "seen_row": torch.zeros(0, dtype=torch.long),
-            "seen_student": torch.zeros(0, self.projected),
-            "seen_teacher": torch.zeros(0, self.projected),
-        }
+        attached._banks = Banks.draw(len(self._rows()), self.projected, generator)
         attached._share = math.nan
         return attached
 
     def begin_step(self, share: float) -> None:
         """Put what the last step saw into the banks; the same share again is the same step."""
-        if share == self._share or not self._state:
+        if share == self._share or self._banks is None:
             return
-        self._share, state = share, self._state
-        for side in ("student", "teacher"):
-            seen = f"seen_{side}"
-            places, entries = remembered(state[side], state["seen_row"], state[seen], self.momentum)
-            # In place: a copy of a large bank would take longer than the rest of a step.
-            state[side].index_copy_(0, places, entries)
-            state[seen] = state[seen][:0]
-        state["seen_row"] = state["seen_row"][:0]
-        state["step"] = state["step"] + 1
+        self._share = share
+        self._banks.advance(self.momentum)
 
     def targets(self, answers: Answers) -> Targets:
         """Give `embeddings`, (B, D), and `classes`, int64 (B,); the loop adds `row`."""
@@ -234,7 +216,7 @@ class Crd(Objective):
         """
         if targets is None:
             return self.label_loss(out, labels)
-        if self._maps is None:
+        if self._maps is None or self._banks is None:
             raise not_attached(self.name)
         if "row" not in targets.tensors:
             raise ConfigError(
@@ -251,13 +233,9 @@ class Crd(Objective):
                 f"crd: row {int(rows.max())} is not among the {len(self._rows())} rows that were "
                 f"fitted; give `row` as places in the order of the answers that `fit` read."
             )
-        self._state = {name: t.to(rows.device) for name, t in self._state.items()}
-        self._state |= {
-            "seen_row": rows,
-            "seen_student": student.detach().float(),
-            "seen_teacher": teacher.detach().float(),
-        }
-        return self.weight * self._both_anchors(student, teacher, rows, targets["classes"])
+        self._banks.see(rows, student, teacher)
+        state, classes = self._banks.state, targets["classes"]
+        return self.weight * self._both_anchors(student, teacher, rows, classes, state)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Weights and biases of both maps."""
@@ -265,10 +243,10 @@ class Crd(Objective):
 
     def state_dict(self) -> dict[str, Tensor]:
         """The maps, the banks, Z, and what the next `begin_step` puts into the banks."""
-        if self._maps is None:
+        if self._maps is None or self._banks is None:
             return {}
         maps = {_MAPS + name: tensor for name, tensor in self._maps.state_dict().items()}
-        return {**maps, **self._state}
+        return {**maps, **self._banks.state}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` gave."""
@@ -276,15 +254,20 @@ class Crd(Objective):
             raise not_attached(self.name)
         maps = {n.removeprefix(_MAPS): t for n, t in state.items() if n.startswith(_MAPS)}
         self._maps.load_state_dict(maps)
-        self._state = {n: t.clone() for n, t in state.items() if not n.startswith(_MAPS)}
+        self._banks = Banks({n: t.clone() for n, t in state.items() if not n.startswith(_MAPS)})
         self._share = math.nan
 
     def _both_anchors(
-        self, student: Tensor, teacher: Tensor, rows: Tensor, classes: Tensor
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        rows: Tensor,
+        classes: Tensor,
+        state: dict[str, Tensor],
     ) -> Tensor:
         """Costs with the student's and with the teacher's row as the anchor, in the rows' order."""
         index, where = self._rows(), rows.device
-        seed, step = int(self._state["seed"]), int(self._state["step"])
+        seed, step = int(state["seed"]), int(state["step"])
         positives = rows
         if self.positive == "relax":
             positives = index.partners(rows.cpu(), seed, step).to(where)
@@ -293,14 +276,15 @@ class Crd(Objective):
             others = index.others(spared, self.negatives, seed, step).to(where)
             kept = others != rows[members, None] if spared is None else None
             for side, (anchor, bank) in enumerate(((student, "teacher"), (teacher, "student"))):
-                u, entries = anchor[members] / self.temperature, self._state[bank]
+                u, entries = anchor[members] / self.temperature, state[bank]
                 hit = (u * entries[positives[members]]).sum(dim=1)
                 miss = u @ entries[others].to(u.dtype).T
                 groups.append((side, members, hit, miss, kept))
-        self._set_z(groups)
+        if bool(state["log_z"].isnan().any()):
+            state["log_z"] = _first_z(groups, len(index)).to(state["log_z"])
         total = torch.zeros_like(student[:, 0])
         for side, members, hit, miss, kept in groups:
-            cost = crd_loss(hit, miss, self._state["log_z"][side], len(index), kept=kept)
+            cost = crd_loss(hit, miss, state["log_z"][side], len(index), kept=kept)
             total = total.index_add(0, members, cost)
         return total
 
@@ -312,25 +296,24 @@ class Crd(Objective):
         for spared in torch.unique(classes).tolist():
             yield spared, (classes == spared).nonzero().squeeze(1)
 
-    def _set_z(self, groups: list[_Group]) -> None:
-        """Set log Z once, to N times the mean of exp(u . v / temperature) over the first batch."""
-        if not bool(self._state["log_z"].isnan().any()):
-            return
-        log_z = self._state["log_z"].clone()
-        for side in range(2):
-            scores = torch.cat(
-                [
-                    torch.cat([hit, miss.flatten() if kept is None else miss[kept]]).detach()
-                    for mine, _, hit, miss, kept in groups
-                    if mine == side
-                ]
-            )
-            log_z[side] = scores.logsumexp(0) - math.log(len(scores)) + math.log(len(self._rows()))
-        self._state["log_z"] = log_z
-
     def _rows(self) -> ClassIndex:
         assert self._index is not None
         return self._index
+
+
+def _first_z(groups: list[_Group], rows: int) -> Tensor:
+    """Log Z of both sides: `rows` times the mean of exp(u . v / temperature) over a batch."""
+    found = []
+    for side in range(2):
+        scores = torch.cat(
+            [
+                torch.cat([hit, miss.flatten() if kept is None else miss[kept]]).detach()
+                for mine, _, hit, miss, kept in groups
+                if mine == side
+            ]
+        )
+        found.append(scores.logsumexp(0) + math.log(rows / len(scores)))
+    return torch.stack(found)
 
 
 def _unit(module: nn.Module, embedding: Tensor) -> Tensor:
