@@ -57,7 +57,7 @@ TITLES = {
     "hard labels": "true labels, no teacher",
     "soft_kd": "soft KD",
     "lelp": "LELP",
-    "pca_split": "LELP without rotation",
+    "pca_split": "plain PCA",
     "random_projections": "random projections",
     "random_split": "random split",
     "kmeans_split": "k-means split",

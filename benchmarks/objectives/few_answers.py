@@ -2,36 +2,49 @@
 
     PYTHONPATH=src:. python -m benchmarks.objectives.few_answers --minutes 30
 
-The set-up of `few_classes`: an answer is a row's probabilities and its embedding, and both methods
-get the same ones. The projections are fitted to the bought answers alone. Each picks one of its
-four settings by validation, anew for every seed and number of answers.
+The set-ups of `few_classes` and `few_images`, the latter with a student of `width` 16 and 600
+steps: an answer is a row's probabilities and its embedding, and all methods get the same ones.
+Projections are fitted to the bought answers alone. Each method picks one of its four settings by
+validation, anew for every seed and number of answers.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from benchmarks._common import RESULTS, Clock, Results, Row, arguments, results
 from benchmarks._picture import whiskers
-from benchmarks.objectives import few_classes
+from benchmarks.objectives import few_classes, few_images
 from benchmarks.objectives._few_features import texts
 from benchmarks.objectives._few_methods import GRIDS, TITLES
-from benchmarks.objectives._few_runs import SEEDS
+from benchmarks.objectives._few_runs import SEEDS, Task
 from benchmarks.objectives._few_tables import shown
 
 from limbeck.numerics.intervals import Interval, paired_t
 from limbeck.storage import write_text
 
 SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
-METHODS = ("soft_kd", "lelp", "embedding")
-SETS = ("clinc10 by parity", "sst2", "yelp_sent")
+METHODS = ("soft_kd", "lelp", "random_projections")
+SETS = ("mnist by parity", "clinc10 by parity", "sst2", "cifar10 by parity")
+IMAGES = {"width": 16, "augment": "none"}
+
+
+def task_of(name: str, share: float, seed: int) -> tuple[Task, int]:
+    """The task with answers about this share of its pool, and how many those are."""
+    if name in few_images.SOURCES:
+        source = few_images.SOURCES[name]
+        count = round(share * source.train)
+        source = replace(source, pool=count, steps=600, student=IMAGES)
+        return few_images.ImageTask(name, seed, False, source=source), count
+    count = round(share * len(texts(name).splits["pool"]))
+    return few_classes.TextTask(name, seed, False, answers=count), count
 
 
 def run(name: str, share: float, seed: int) -> list[Row]:
     """All methods at one number of answers; a row each, of the setting that validation chose."""
-    count = round(share * len(texts(name).splits["pool"]))
-    task = few_classes.TextTask(name, seed, False, answers=count)
+    task, count = task_of(name, share, seed)
     wanted = [(method, settings) for method in METHODS for settings in GRIDS[method]]
     scores = task.play([task.arm(*one) for one in wanted], pool="pool")
     rows: list[Row] = []
@@ -101,12 +114,13 @@ def main() -> None:
     """Run what is missing, then write."""
     parser = arguments(__doc__, minutes=30)
     parser.add_argument("--sets", nargs="*", default=SETS)
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     options = parser.parse_args()
     clock, kept = Clock(options.minutes), results("few_answers", fresh=options.fresh)
     torch.set_num_threads(1)
     for name in options.sets:
-        for seed in SEEDS:
-            for share in SHARES:
+        for share in SHARES:
+            for seed in options.seeds:
                 key = [name, share, seed]
                 if kept.done([*key, METHODS[-1]]) or clock.spent:
                     continue
