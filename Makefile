@@ -17,7 +17,7 @@ demo: $(VENV)/.demo ## Install, run the main job on data that ships with scikit-
 	$(BIN)/limbeck demo
 
 test: $(VENV)/.dev lint types ## Lint, types and every test
-	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 check: $(VENV)/.dev lint types ## Lint, types and the fast tests, in under two minutes
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"

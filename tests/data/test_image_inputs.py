@@ -19,7 +19,7 @@ from limbeck.data.readers import read_batches
 from limbeck.data.sources import find_source
 from limbeck.data.writer import row_writer
 from limbeck.distill.card import _row
-from limbeck.distill.finish import _short
+from limbeck.distill.row_texts import _short
 from limbeck.errors import ConfigError, DataError
 from limbeck.teachers.table import TableTeacher
 

@@ -811,6 +811,18 @@ def test_a_ledger_that_breaks_down_loses_nothing_that_was_sent(ledger, monkeypat
     assert Counter(server.asked) == Counter(TEXTS)
 
 
+def test_a_question_that_is_held_before_it_has_begun_comes_back():
+    """The two calls may reach the asking thread in one turn of its loop."""
+    with ModelServer() as server, asker.Asker(teacher_at(server.url)) as asking:
+        turn = threading.Event()
+        asking._call(turn.wait)  # so that both calls wait for the same turn
+        asking.ask([asker.Question(b"0" * 16, {"text": "a"}, 1, 1)])
+        asking.hold()
+        turn.set()
+        (outcome,) = asking.take(10.0)
+        assert (outcome.end, server.requests) == ("returned", [])
+
+
 @pytest.mark.parametrize("broken", range(1, 12))
 def test_a_ledger_that_breaks_down_leaves_no_question_in_flight(ledger, monkeypatch, broken):
     """Lost questions get a new place in the very transaction that records the loss of the old."""

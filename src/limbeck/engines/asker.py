@@ -216,7 +216,12 @@ class Asker:
         for question in questions:
             task = self._loop.create_task(self._ask(question))
             self._tasks[task] = question
-            task.add_done_callback(self._tasks.pop)
+            task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        question = self._tasks.pop(task)
+        if task.cancelled():  # before its first step, so `_ask` could not tell
+            self._outcomes.put(Outcome(question, "returned", "the run was stopped"))
 
     def _cancel(self, *, sent_too: bool) -> None:
         for task, question in list(self._tasks.items()):

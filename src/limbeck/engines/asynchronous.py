@@ -110,9 +110,9 @@ class AsyncBuyer:
 
     def _collect(self, asker: Asker) -> None:
         """Wait for something to come back, and a moment longer for what comes with it."""
-        # A transaction costs about as much as an answer, so it is shared by a quarter of them; but
+        # A transaction costs about as much as an answer, so an eighth of them share it; but
         # a server that takes its time is not kept waiting for that.
-        enough = len(self.in_flight) // 4
+        enough = len(self.in_flight) // 8
         self._take(asker.take())
         for _ in range(_LINGERS):
             if len(self.outcomes) >= enough or not self.in_flight:
