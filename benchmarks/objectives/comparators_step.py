@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks._common import RESULTS, Clock, arguments, results
+from benchmarks.objectives._steps import timed
 from torch import Tensor, nn
 
 from limbeck.answers import Answers
@@ -97,13 +98,7 @@ def objectives() -> dict[str, Objective]:
 def measure(classes: int, seed: int) -> dict[str, Any]:
     """Milliseconds of every loss for one number of classes and seed."""
     steps = {name: Step(made, classes, seed) for name, made in objectives().items()}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    order = np.random.default_rng(seed)
-    for turn in range(ROUNDS + 1):
-        for name in order.permutation(list(steps)):
-            spent = [steps[name].seconds() for _ in range(1 + RUN)]
-            if turn:  # the first round allocates
-                times[name].append(statistics.median(spent[1:]))
+    times = timed({name: step.seconds for name, step in steps.items()}, ROUNDS, RUN, seed)
     base = times[BASE]
     return {
         "classes": classes,

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks._common import RESULTS, Clock, arguments, results
+from benchmarks.objectives._steps import summarise, timed
 from benchmarks.objectives.slam_step import LABELLED, POOL, TOKENS, Step
 from torch import Tensor, nn
 from torch.nn import functional
@@ -163,14 +164,8 @@ def preparation(classes: int, seed: int) -> dict[str, float]:
 def measure(length: int, classes: int, seed: int) -> dict[str, Any]:
     """Extra cost for one size and seed."""
     turns = turns_of(length, classes, seed)
-    times: dict[str, list[float]] = {name: [] for name in turns}
-    order = np.random.default_rng(seed)
-    for turn in range(1 + (FEW_ROUNDS if length == TOKENS else ROUNDS)):
-        for name in order.permutation(list(turns)):
-            # In training one loss follows itself; the first step after another finds cold caches.
-            spent = [turns[name].seconds() for _ in range(1 + RUN)]
-            if turn:  # the first round allocates
-                times[name].append(statistics.median(spent[1:]))
+    rounds = FEW_ROUNDS if length == TOKENS else ROUNDS
+    times = timed({name: turn.seconds for name, turn in turns.items()}, rounds, RUN, seed)
     return {
         "length": length,
         "classes": classes,
@@ -180,26 +175,6 @@ def measure(length: int, classes: int, seed: int) -> dict[str, Any]:
         "alone_us": alone(turns),
         "preparation_us": preparation(classes, seed),
     }
-
-
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Medians over seeds for each size, in microseconds and in percent of the step."""
-    out = []
-    for size in SIZES:
-        mine = [row for row in rows if (row["length"], row["classes"]) == size]
-        if not mine:
-            continue
-        entry: dict[str, Any] = {"length": size[0], "classes": size[1], "seeds": len(mine)}
-        entry["step_ms"] = statistics.median(row["step_ms"] for row in mine)
-        for kind in ("alone_us", "extra_us", "preparation_us"):
-            entry[kind] = {
-                name: statistics.median(row[kind][name] for row in mine) for name in mine[0][kind]
-            }
-            entry[kind.replace("_us", "_percent")] = {
-                name: value / 10 / entry["step_ms"] for name, value in entry[kind].items()
-            }
-        out.append(entry)
-    return out
 
 
 def table(numbers: list[dict[str, Any]]) -> str:
@@ -233,7 +208,7 @@ def main() -> None:
             found.add([length, classes, seed], row)
             shown = {name: round(value) for name, value in row["alone_us"].items()}
             print(length, classes, seed, round(row["step_ms"], 2), shown, flush=True)
-    numbers = summarise(list(found.rows()))
+    numbers = summarise(list(found.rows()), SIZES, ("alone_us", "extra_us", "preparation_us"))
     config = {"sizes": SIZES, "rounds": ROUNDS, "steps a turn": RUN, "rows": [POOL, LABELLED],
               "embedding": WIDE}  # fmt: skip
     found.write(claim=CLAIM, config=config, seeds=SEEDS, numbers=numbers)

@@ -19,11 +19,13 @@ in each step.
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from benchmarks._common import RESULTS, Clock, arguments, results
+from benchmarks.objectives._steps import summarise, timed
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -151,14 +153,8 @@ def measure(length: int, classes: int, seed: int) -> dict[str, Any]:
     """Extra cost of every loss for one size and seed."""
     step = Step(length, classes, seed)
     turns = losses(step)
-    times: dict[str, list[float]] = {name: [] for name in turns}
-    order = np.random.default_rng(seed)
-    for turn in range(ROUNDS + 1):
-        for name in order.permutation(list(turns)):
-            # In training one loss follows itself; the first step after another finds cold caches.
-            spent = [step.seconds(turns[name]) for _ in range(1 + RUN)]
-            if turn:  # the first round allocates
-                times[name].append(statistics.median(spent[1:]))
+    taken = {name: partial(step.seconds, turn) for name, turn in turns.items()}
+    times = timed(taken, ROUNDS, RUN, seed)
     return {
         "length": length,
         "classes": classes,
@@ -175,26 +171,6 @@ def measure(length: int, classes: int, seed: int) -> dict[str, Any]:
 def extra(times: list[float], base: list[float]) -> float:
     """Median of the rounds' differences, in microseconds."""
     return 1e6 * statistics.median(a - b for a, b in zip(times, base, strict=True))
-
-
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Medians over seeds for each size, in microseconds and in percent of the step."""
-    out = []
-    for size in SIZES:
-        mine = [row for row in rows if (row["length"], row["classes"]) == size]
-        if not mine:
-            continue
-        entry: dict[str, Any] = {"length": size[0], "classes": size[1], "seeds": len(mine)}
-        entry["step_ms"] = statistics.median(row["step_ms"] for row in mine)
-        for kind in ("extra_us", "extra_us over soft", "preparation_us"):
-            entry[kind] = {
-                name: statistics.median(row[kind][name] for row in mine) for name in mine[0][kind]
-            }
-            entry[kind.replace("_us", "_percent")] = {
-                name: value / 10 / entry["step_ms"] for name, value in entry[kind].items()
-            }
-        out.append(entry)
-    return out
 
 
 def cell(here: dict[str, Any], kind: str, name: str) -> str:
@@ -239,7 +215,9 @@ def main() -> None:
             found.add([length, classes, seed], row)
             shown = {name: round(value) for name, value in row["extra_us"].items()}
             print(length, classes, seed, round(row["step_ms"], 2), shown, flush=True)
-    numbers = summarise(list(found.rows()))
+    numbers = summarise(
+        list(found.rows()), SIZES, ("extra_us", "extra_us over soft", "preparation_us")
+    )
     found.write(
         claim=CLAIM,
         config={

@@ -63,7 +63,7 @@ def test_the_variance_starts_where_it_is_told_to(start):
 
 def test_the_objective_is_three_layers_without_biases_under_the_bound():
     made, out = ready(Vid(weight=2.0)), student()
-    first, second, third, raw = made.parameters()
+    raw, first, second, third = made.parameters()
     hidden = (out.embedding @ first.T).relu()
     mean = (hidden @ second.T).relu() @ third.T
     variance = raw.exp().add(1).log() + 1e-5

@@ -17,8 +17,9 @@ from limbeck.errors import ConfigError
 from limbeck.numerics.logspace import retemper
 from limbeck.objectives.base import Evidence
 from limbeck.objectives.centroids import Centroids, sample_classes
+from limbeck.objectives.features import embeddings_of
 from limbeck.objectives.projections import split_probs
-from limbeck.objectives.subclasses import SubclassObjective, embeddings_of, not_fitted
+from limbeck.objectives.subclasses import SubclassObjective, not_fitted
 
 
 def ward(rows: NDArray[np.float32], size: int) -> NDArray[np.int64]:
@@ -83,5 +84,5 @@ class AgglomerativeSplit(SubclassObjective):
         """Targets q: each class's probability at its nearest centroid, shape (n, C, S)."""
         if self.centroids is None:
             raise not_fitted(self.name)
-        split = self.centroids.log_split(embeddings_of(answers, self.name))
+        split = self.centroids.log_split(embeddings_of(self.name, answers))
         return split_probs(retemper(answers.probs, self.temperature), split)

@@ -15,11 +15,11 @@ from limbeck.answers import Answers
 from limbeck.errors import ConfigError, LimbeckWarning
 from limbeck.objectives.base import TeacherHead
 from limbeck.objectives.directions import ProjectionSettings
+from limbeck.objectives.features import embeddings_of
 from limbeck.objectives.mixing import first_max
 from limbeck.objectives.moments import ClassMoments
 from limbeck.objectives.projections import LinearProjections, regress_head
 from limbeck.objectives.spectra import fits
-from limbeck.objectives.subclasses import embeddings_of
 
 WithoutWeights = Literal["regress", "none", "refuse"]
 """Where the teacher's last layer is not known: fit one, use the whole space, or stop."""
@@ -71,7 +71,7 @@ def project_answers(
     regress = wanted and weight is None
     moments, classes = ClassMoments(), 0
     for batch in answers:
-        rows, classes = embeddings_of(batch, name), batch.num_classes
+        rows, classes = embeddings_of(name, batch), batch.num_classes
         if not fits(rows.shape[1], classes):
             grouped = _Grouped(answers, name)
             return LinearProjections.fit_batches(
@@ -119,12 +119,12 @@ class _Grouped:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self._answers:
-            yield embeddings_of(batch, self._name), first_max(batch.probs)
+            yield embeddings_of(self._name, batch), first_max(batch.probs)
 
     def probs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Embeddings with probabilities."""
         for batch in self._answers:
-            yield embeddings_of(batch, self._name), batch.probs
+            yield embeddings_of(self._name, batch), batch.probs
 
 
 def _warn(name: str, without_weights: str) -> None:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from limbeck.answers import Answers
 from limbeck.errors import LimbeckWarning, ShapeError
+from limbeck.objectives.features import embeddings_of
 from limbeck.objectives.hashing import hashed
 from limbeck.objectives.mixing import first_max
-from limbeck.objectives.subclasses import embeddings_of
 
 Cluster = Callable[[NDArray[np.float32], int], NDArray[np.int64]]
 """Rows (n, D) and a number of clusters <= n to the cluster of each row."""
@@ -135,7 +135,7 @@ def sample_classes(
     """
     held: list[tuple[NDArray[np.uint64], Tensor]] = []
     for batch in answers:
-        rows, kinds = embeddings_of(batch, name), first_max(batch.probs)
+        rows, kinds = embeddings_of(name, batch), first_max(batch.probs)
         keys = hashed(batch.ids, seed)
         if not held:
             empty = (np.empty(0, np.uint64), rows.new_empty(0, rows.shape[1]).float())

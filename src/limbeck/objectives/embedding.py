@@ -9,25 +9,13 @@ projections of teacher embeddings for few-class distillation" (2024), arXiv 2409
 name and role are the paper's, the exact form is a reconstruction.
 """
 
-import copy
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Self, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from limbeck.answers import Answers
-from limbeck.objectives.base import Evidence, Objective, StudentOut, Targets
-from limbeck.objectives.checks import check_factor, working
-from limbeck.objectives.features import (
-    check_embeddings,
-    embedding_width,
-    embeddings_of,
-    fitted_width,
-    linear,
-    not_attached,
-    project,
-)
+from limbeck.objectives.checks import working
+from limbeck.objectives.features import ProjectedObjective, check_embeddings, linear, project
 
 
 def embedding_loss(embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
@@ -52,7 +40,7 @@ def embedding_loss(embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
 
 
 @final
-class EmbeddingRegression(Objective):
+class EmbeddingRegression(ProjectedObjective):
     """Squared difference of last embeddings. Pool rows do not teach the head.
 
     Args:
@@ -61,63 +49,15 @@ class EmbeddingRegression(Objective):
     """
 
     name = "embedding"
-    needs_embeddings = True
-    uses_outputs = False
 
     def __init__(self, *, weight: float = 1.0) -> None:
-        check_factor("weight", weight)
-        self.weight = weight
-        self._width: int | None = None
-        self._map: nn.Module | None = None
+        super().__init__(weight=weight)
 
-    def fit(self, answers: Iterable[Answers], evidence: Evidence | None) -> Self:
-        """Return a copy that knows D; only the first answers are read.
-
-        Raises:
-            ConfigError: there are no answers, or they hold no embeddings.
-        """
-        fitted = copy.copy(self)
-        fitted._width = embedding_width(self.name, answers)
-        return fitted
-
-    def attach(self, embedding_dim: int, generator: torch.Generator) -> Self:
-        """Return a copy with the map from d to D, which changes nothing where they are equal.
-
-        Raises:
-            ConfigError: the objective has not been fitted.
-        """
-        width, attached = fitted_width(self.name, self._width), copy.copy(self)
+    def projector(self, embedding_dim: int, width: int, generator: torch.Generator) -> nn.Module:
+        """The map from d to D, which changes nothing where they are equal."""
         same = width == embedding_dim
-        attached._map = nn.Identity() if same else linear(embedding_dim, width, generator)
-        return attached
+        return nn.Identity() if same else linear(embedding_dim, width, generator)
 
-    def targets(self, answers: Answers) -> Targets:
-        """Give `embeddings` as they are, float32, shape (B, D)."""
-        return Targets({"embeddings": embeddings_of(self.name, answers)})
-
-    def loss(self, out: StudentOut, targets: Targets | None, labels: Tensor | None) -> Tensor:
-        """Shape (B,): of pool rows as `embedding_loss`, of labelled rows cross-entropy in nats.
-
-        Raises:
-            ConfigError: nothing has been attached.
-        """
-        if targets is None:
-            return self.label_loss(out, labels)
-        if self._map is None:
-            raise not_attached(self.name)
-        mapped = project(self._map, out.embedding)
-        return self.weight * embedding_loss(mapped, targets["embeddings"])
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Weight and bias of the map; none where the widths are equal."""
-        return iter(()) if self._map is None else self._map.parameters()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Weight and bias of the map."""
-        return {} if self._map is None else self._map.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` gave."""
-        if self._map is None:
-            raise not_attached(self.name)
-        self._map.load_state_dict(dict(state))
+    def distance(self, module: nn.Module, embedding: Tensor, teacher: Tensor) -> Tensor:
+        """As `embedding_loss`, shape (B,)."""
+        return embedding_loss(project(module, embedding), teacher)

@@ -1,7 +1,10 @@
 """What losses over embeddings share: the teacher's width, checks, and maps between embeddings."""
 
+import copy
 import math
-from collections.abc import Iterable
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Self, final
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +12,8 @@ from torch.func import functional_call
 
 from limbeck.answers import Answers
 from limbeck.errors import ConfigError, ShapeError
-from limbeck.objectives.checks import working
+from limbeck.objectives.base import Evidence, Objective, StudentOut, Targets
+from limbeck.objectives.checks import check_factor, working
 
 
 def embeddings_of(name: str, answers: Answers) -> Tensor:
@@ -109,3 +113,88 @@ def project(module: nn.Module, embedding: Tensor) -> Tensor:
     wide = {name: parameter.to(x.dtype) for name, parameter in module.named_parameters()}
     out: Tensor = functional_call(module, wide, (x,))
     return out
+
+
+class ProjectedObjective(Objective):
+    """What losses share that map the student's embedding to the teacher's by a trained module.
+
+    A final class adds `projector` and `distance`.
+
+    Args:
+        weight: Of the loss of pool rows, > 0.
+    """
+
+    needs_embeddings = True
+    uses_outputs = False
+
+    def __init__(self, *, weight: float) -> None:
+        check_factor("weight", weight)
+        self.weight = weight
+        self._width: int | None = None
+        self._module: nn.Module | None = None
+
+    @abstractmethod
+    def projector(self, embedding_dim: int, width: int, generator: torch.Generator) -> nn.Module:
+        """What is trained beside a student of width d, for a teacher of width D."""
+
+    @abstractmethod
+    def distance(self, module: nn.Module, embedding: Tensor, teacher: Tensor) -> Tensor:
+        """Loss of each row, shape (B,), of embeddings (B, d) and (B, D), before the weight."""
+
+    def fit(self, answers: Iterable[Answers], evidence: Evidence | None) -> Self:
+        """Return a copy that knows D; only the first answers are read.
+
+        Raises:
+            ConfigError: there are no answers, or they hold no embeddings.
+        """
+        fitted = copy.copy(self)
+        fitted._width = embedding_width(self.name, answers)
+        return fitted
+
+    @final
+    def attach(self, embedding_dim: int, generator: torch.Generator) -> Self:
+        """Return a copy with a fresh projector.
+
+        Raises:
+            ConfigError: the objective has not been fitted.
+        """
+        width, attached = fitted_width(self.name, self._width), copy.copy(self)
+        attached._module = self.projector(embedding_dim, width, generator)
+        return attached
+
+    @final
+    def targets(self, answers: Answers) -> Targets:
+        """Give `embeddings` as they are, float32, shape (B, D)."""
+        return Targets({"embeddings": embeddings_of(self.name, answers)})
+
+    @final
+    def loss(self, out: StudentOut, targets: Targets | None, labels: Tensor | None) -> Tensor:
+        """Shape (B,): of pool rows the weighted distance, of labelled rows cross-entropy in nats.
+
+        Raises:
+            ConfigError: nothing has been attached.
+        """
+        if targets is None:
+            return self.label_loss(out, labels)
+        far = self.distance(self._attached(), out.embedding, targets["embeddings"])
+        return self.weight * far
+
+    @final
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the projector."""
+        return iter(()) if self._module is None else self._module.parameters()
+
+    @final
+    def state_dict(self) -> dict[str, Tensor]:
+        """That of the projector."""
+        return {} if self._module is None else self._module.state_dict()
+
+    @final
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` gave."""
+        self._attached().load_state_dict(dict(state))
+
+    def _attached(self) -> nn.Module:
+        if self._module is None:
+            raise not_attached(self.name)
+        return self._module

@@ -34,12 +34,12 @@ from limbeck.objectives.directions import (
     Rotation,
     Scale,
 )
+from limbeck.objectives.features import embeddings_of
 from limbeck.objectives.mixing import Noise, prepare_soft, soft_loss
 from limbeck.objectives.projections import LinearProjections, check_beta, split_probs
 from limbeck.objectives.subclasses import (
     SubclassObjective,
     check_subclasses,
-    embeddings_of,
     lelp_loss,
     not_fitted,
 )
@@ -196,7 +196,7 @@ class Lelp(SubclassObjective):
         """
         if self.projections is None:
             raise not_fitted(self.name)
-        return self.projections.log_split(embeddings_of(answers, self.name), self.beta)
+        return self.projections.log_split(embeddings_of(self.name, answers), self.beta)
 
     def pseudo_probs(self, answers: Answers) -> Tensor:
         """Targets q at the temperature of training, float32, shape (n, C, S)."""

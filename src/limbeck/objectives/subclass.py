@@ -17,8 +17,9 @@ from limbeck.answers import Answers
 from limbeck.errors import ConfigError, ShapeError
 from limbeck.objectives.base import Evidence, StudentOut, Targets, TeacherHead
 from limbeck.objectives.checks import working
+from limbeck.objectives.features import embeddings_of
 from limbeck.objectives.kd import check_temperature
-from limbeck.objectives.subclasses import SubclassObjective, embeddings_of, not_fitted
+from limbeck.objectives.subclasses import SubclassObjective, not_fitted
 
 _TINY = 1e-6
 """Added to variances: an example whose outputs are all equal has none to divide by."""
@@ -176,5 +177,5 @@ class SubclassDistillation(SubclassObjective):
         return logits.softmax(dim=1).view(len(answers), classes, self.size(classes))
 
     def _logits(self, answers: Answers, head: TeacherHead) -> Tensor:
-        rows = embeddings_of(answers, self.name).float()
+        rows = embeddings_of(self.name, answers).float()
         return torch.addmm(head.bias.to(rows), rows, head.weight.to(rows).T)

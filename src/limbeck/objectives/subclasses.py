@@ -163,20 +163,6 @@ class SubclassObjective(Objective):
         return lelp_loss(out.outputs, targets["pseudo_probs"], temperature=self.temperature)
 
 
-def embeddings_of(answers: Answers, name: str) -> Tensor:
-    """Embeddings of answers.
-
-    Raises:
-        ConfigError: there are none.
-    """
-    if answers.embeddings is None:
-        raise ConfigError(
-            f"{name} splits classes by the teacher's embeddings, but these answers hold none; "
-            f"choose a teacher that gives embeddings, or soft_kd."
-        )
-    return answers.embeddings
-
-
 def not_fitted(name: str) -> ConfigError:
     """The error of an objective that is used before `fit`."""
     return ConfigError(f"{name}: not fitted yet; call `fitted = {name}.fit(answers, evidence)`.")

@@ -13,28 +13,16 @@ transfer", CVPR 2019, arXiv 1904.05835, Section 2; the network and its start are
 code, whose 1 x 1 convolutions are linear layers on embeddings.
 """
 
-import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Self, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from limbeck.answers import Answers
 from limbeck.errors import ConfigError, ShapeError
-from limbeck.objectives.base import Evidence, Objective, StudentOut, Targets
-from limbeck.objectives.checks import check_factor, working
-from limbeck.objectives.features import (
-    check_embeddings,
-    embedding_width,
-    embeddings_of,
-    fitted_width,
-    linear,
-    not_attached,
-    project,
-)
+from limbeck.objectives.checks import working
+from limbeck.objectives.features import ProjectedObjective, check_embeddings, linear, project
 
 FLOOR = 1e-5
 """Smallest variance: a number that the teacher never changes would drive it to 0."""
@@ -74,8 +62,17 @@ def variance_of(raw: Tensor) -> Tensor:
     return functional.softplus(raw) + FLOOR
 
 
+class _Gaussian(nn.Module):
+    """The network that predicts the mean, and the raw numbers u of the variances."""
+
+    def __init__(self, mean: nn.Sequential, raw: Tensor) -> None:
+        super().__init__()
+        self.mean = mean
+        self.raw = nn.Parameter(raw)
+
+
 @final
-class Vid(Objective):
+class Vid(ProjectedObjective):
     """The variational bound as an objective. Pool rows do not teach the head.
 
     Args:
@@ -84,83 +81,29 @@ class Vid(Objective):
     """
 
     name = "vid"
-    needs_embeddings = True
-    uses_outputs = False
 
     def __init__(self, *, weight: float = 1.0, start: float = 5.0) -> None:
-        check_factor("weight", weight)
+        super().__init__(weight=weight)
         if not FLOOR < start < math.inf:
             raise ConfigError(f"start={start}: must be a finite variance > {FLOOR:g}.")
-        self.weight = weight
         self.start = start
-        self._width: int | None = None
-        self._mean: nn.Sequential | None = None
-        self._raw = nn.Parameter(torch.zeros(0))
 
-    def fit(self, answers: Iterable[Answers], evidence: Evidence | None) -> Self:
-        """Return a copy that knows D; only the first answers are read.
-
-        Raises:
-            ConfigError: there are no answers, or they hold no embeddings.
-        """
-        fitted = copy.copy(self)
-        fitted._width = embedding_width(self.name, answers)
-        return fitted
-
-    def attach(self, embedding_dim: int, generator: torch.Generator) -> Self:
-        """Return a copy with network and variances: D (d + 2 D + 1) numbers.
-
-        Raises:
-            ConfigError: the objective has not been fitted.
-        """
-        width, attached = fitted_width(self.name, self._width), copy.copy(self)
+    def projector(self, embedding_dim: int, width: int, generator: torch.Generator) -> nn.Module:
+        """Network and variances: D (d + 2 D + 1) numbers."""
         first, second, third = (
             linear(inputs, width, generator, bias=False) for inputs in (embedding_dim, width, width)
         )
-        attached._mean = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
         above = self.start - FLOOR
         raw = above + math.log(-math.expm1(-above))  # softplus(raw) = above, also for large ones
-        attached._raw = nn.Parameter(torch.full((width,), raw))
-        return attached
+        mean = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
+        return _Gaussian(mean, torch.full((width,), raw))
 
-    def targets(self, answers: Answers) -> Targets:
-        """Give `embeddings` as they are, float32, shape (B, D)."""
-        return Targets({"embeddings": embeddings_of(self.name, answers)})
-
-    def loss(self, out: StudentOut, targets: Targets | None, labels: Tensor | None) -> Tensor:
-        """Shape (B,), in nats: of pool rows as `vid_loss`, of labelled rows cross-entropy.
-
-        Raises:
-            ConfigError: nothing has been attached.
-        """
-        if targets is None:
-            return self.label_loss(out, labels)
-        if self._mean is None:
-            raise not_attached(self.name)
-        mean = project(self._mean, out.embedding)
-        return self.weight * vid_loss(mean, targets["embeddings"], self.variance)
+    def distance(self, module: nn.Module, embedding: Tensor, teacher: Tensor) -> Tensor:
+        """As `vid_loss`, shape (B,)."""
+        assert isinstance(module, _Gaussian)
+        return vid_loss(project(module.mean, embedding), teacher, variance_of(module.raw))
 
     @property
     def variance(self) -> Tensor:
         """v, float32, shape (D,); empty before `attach`."""
-        return variance_of(self._raw)
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Weights of the network, and u."""
-        if self._mean is not None:
-            yield from self._mean.parameters()
-            yield self._raw
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Weights of the network, and u."""
-        if self._mean is None:
-            return {}
-        return {**self._mean.state_dict(), "raw": self._raw.detach()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` gave."""
-        if self._mean is None:
-            raise not_attached(self.name)
-        self._mean.load_state_dict({name: t for name, t in state.items() if name != "raw"})
-        with torch.no_grad():
-            self._raw.copy_(state["raw"])
+        return variance_of(getattr(self._module, "raw", torch.zeros(0)))
