@@ -65,8 +65,9 @@ def test_grouping_is_lossy_where_the_example_says_so():
     def reward(a):
         return rewards[0][a[0]] + rewards[1][a[1]]
 
-    assert swept(cost, reward, 3.5, buckets=[2.0, 3.0], tail="max").best.reward == 1.1
-    assert swept(cost, reward, 3.5, buckets=[2.0, 3.0], tail="max", keep=2).best.reward == 6.0
+    # With the dear tail the optimum is met as the completion of the first prefix.
+    assert swept(cost, reward, 3.5, buckets=[2.0, 3.0], tail="min").best.reward == 1.1
+    assert swept(cost, reward, 3.5, buckets=[2.0, 3.0], tail="min", keep=2).best.reward == 6.0
 
 
 @given(seeds, st.integers(1, 5), st.sampled_from(["max", "min"]))

@@ -285,6 +285,15 @@ class Searcher(ABC):
             if row["reward"] != "pending":
                 self.tell(number, row["reward"])
 
+    @property
+    def cursor(self) -> tuple[int, ...]:
+        """Where the search stands: what a trial that others put in must hand on."""
+        return ()
+
+    def has_more(self) -> bool:
+        """Whether `ask` can propose something, now or when what is in flight has come back."""
+        return not (self._infeasible or self._ended)
+
     # -- for a search to write -------------------------------------------------------------------
 
     @abstractmethod

@@ -25,6 +25,7 @@ from limbeck.search.costs import Bounds, Cost
 from limbeck.search.diagnostics import Diagnostics, prefix_validity
 from limbeck.search.kept import Keep, Kept
 from limbeck.search.local import Neighbourhoods
+from limbeck.search.random_search import draw_feasible
 from limbeck.search.selection import SELECT, Select
 from limbeck.search.space import Architecture
 from limbeck.search.sweep import Complete, Sweep
@@ -155,8 +156,23 @@ class LayerNAS(Searcher):
             return proposed[0], self.sweep.note("sweep", proposed[1])
         if not (self.config.polish or self.history.pending):
             return None
-        near = self.around.propose(rng)
+        # What is in range need not hang together by single changes.
+        near = self.around.propose(rng) or draw_feasible(self, rng)
         return None if near is None else (near, self.sweep.note("polish"))
+
+    @property
+    def cursor(self) -> tuple[int, ...]:
+        """Where the sweep stands."""
+        return self.sweep.cursor
+
+    def has_more(self) -> bool:
+        """Whether something is in flight, can be extended, or has an untried neighbour."""
+        if not super().has_more():
+            return False
+        if self.history.pending or not self.sweep.ended:
+            return True
+        polish = self.config.polish
+        return polish and (self.around.more() or draw_feasible(self, self._rng()) is not None)
 
     def _asked(self, trial: Trial) -> None:
         self.sweep.asked(trial)

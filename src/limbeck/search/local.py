@@ -34,12 +34,16 @@ class Neighbourhoods:
 
     def propose(self, rng: random.Random) -> Architecture | None:
         """A neighbour, not known yet, of the best architecture that has one; None if none has."""
-        while self._heap:
-            left = self.around(self._heap[0][1])
-            if left:
-                return left[pick(rng, len(left))]
+        if not self.more():
+            return None
+        left = self.around(self._heap[0][1])
+        return left[pick(rng, len(left))]
+
+    def more(self) -> bool:
+        """Whether any architecture has an untried neighbour in range."""
+        while self._heap and not self.around(self._heap[0][1]):
             heapq.heappop(self._heap)
-        return None
+        return bool(self._heap)
 
     def around(self, architecture: Architecture) -> list[Architecture]:
         """Neighbours in range that are not known yet."""

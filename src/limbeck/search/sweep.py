@@ -81,8 +81,12 @@ class Sweep:
     def note(self, how: str, length: int = 0) -> Note:
         """What a trial has to remember, so that the sweep can be restored from it."""
         settled, self._settled = tuple(self._settled), []
-        cursor = (self._layer, self._picked, self._left, *self._parent)
-        return Note(how, length, cursor, settled)
+        return Note(how, length, self.cursor, settled)
+
+    @property
+    def cursor(self) -> tuple[int, ...]:
+        """Layer, prefixes picked at this turn, options left for the last one, and that prefix."""
+        return (self._layer, self._picked, self._left, *self._parent)
 
     def _next(self, rng: random.Random) -> Architecture | None:
         """The next prefix to evaluate, by the order of turns."""

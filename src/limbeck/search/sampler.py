@@ -1,0 +1,225 @@
+"""Searches as samplers of Optuna: one categorical parameter a layer.
+
+Optuna keeps the trials; the search is a mirror of them and is rebuilt from the study alone. So
+storages, dashboards, pruners, plots and parallel workers of Optuna serve as they are.
+
+    study = optuna.create_study(direction="maximize", sampler=LayerNASSampler(cost, limit, seed=0))
+    study.optimize(objective, n_trials=60)
+
+An objective asks for its options with `trial.suggest_categorical(layer.name, layer.options)`, or
+for all of them with `suggest(trial, space)`.
+
+Source: Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework" (KDD 2019).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from limbeck.errors import ConfigError, missing_extra
+from limbeck.search.base import Note, Searcher, note_from_plain, note_to_plain
+from limbeck.search.costs import Cost
+from limbeck.search.layernas import LayerNAS, LayerNASConfig
+from limbeck.search.space import LayerwiseSpace, Option
+
+try:
+    import optuna
+    from optuna.distributions import BaseDistribution, CategoricalDistribution
+    from optuna.trial import FrozenTrial, TrialState
+except ImportError as error:
+    raise missing_extra("optuna", "search") from error
+
+ATTRIBUTE = "limbeck:trial"
+_TRIES = 16
+
+
+class SearchSampler(optuna.samplers.BaseSampler):
+    """Any search of ours as a sampler.
+
+    Args:
+        make: Builds a fresh search; the same one every time.
+
+    A trial that fails or is pruned counts as failed: what a pruner has stopped early has no reward
+    that compares. Parameters that are not layers of the space (a learning rate) are drawn at random.
+
+    Raises:
+        ConfigError: no architecture is in range.
+    """
+
+    def __init__(self, make: Callable[[], Searcher]) -> None:
+        self._make = make
+        self._search = make()
+        if self._search.status == "infeasible":
+            low, high = self._search.range_of_costs()
+            raise ConfigError(
+                f"no architecture is in range: costs go from {low:g} to {high:g}, and the limit is "
+                f"{self._search.limit.low:g} to {self._search.limit.high:g}; change the limit."
+            )
+        self._numbers: dict[int, int] = {}
+        """Number in the search by number in the study."""
+        self._others = optuna.samplers.RandomSampler(self._search.seed % 2**32)
+
+    @property
+    def space(self) -> LayerwiseSpace:
+        """What is searched."""
+        return self._search.space
+
+    def search(self, study: "optuna.Study") -> Searcher:
+        """The search as the study has it now: for its diagnostics and front."""
+        self._follow(study)
+        return self._search
+
+    # -- what Optuna calls -----------------------------------------------------------------------
+
+    def infer_relative_search_space(
+        self, study: "optuna.Study", trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All layers: an architecture is chosen whole."""
+        return distributions(self.space)
+
+    def sample_relative(
+        self,
+        study: "optuna.Study",
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """Ask the search, and write down in the study what it asked and why."""
+        if len(study.directions) != 1:
+            raise ConfigError("a layerwise search has one objective; the cost is its limit.")
+        for _ in range(_TRIES):
+            self._follow(study)
+            asked = self._search.ask()
+            if asked is None:
+                raise ConfigError(
+                    f"the search is {self._search.status}: it has no architecture left to propose; "
+                    f"ask for fewer trials, or widen the limit."
+                )
+            plain = {"architecture": list(asked.architecture), "note": note_to_plain(asked.note)}
+            study._storage.set_trial_system_attr(trial._trial_id, ATTRIBUTE, plain)
+            if not self._taken(study, trial.number, plain):
+                self._numbers[trial.number] = asked.number
+                return dict(self.space.values(asked.architecture))
+            self._restart()
+        raise ConfigError(
+            f"other workers took {_TRIES} proposals in a row; use fewer workers for this space."
+        )
+
+    def sample_independent(
+        self,
+        study: "optuna.Study",
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Draw what is not a layer."""
+        if param_name in {layer.name for layer in self.space.layers}:
+            raise ConfigError(
+                f"the objective asks for {param_name!r} with other options than the layer has; use "
+                f"suggest_categorical with the options of the layer, in their order."
+            )
+        return self._others.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self,
+        study: "optuna.Study",
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """End the study when the search has nothing left."""
+        self._learn(trial.number, _reward(study, state, values))
+        if not self._search.has_more() and study._thread_local.in_optimize_loop:
+            study.stop()
+
+    def reseed_rng(self) -> None:
+        """Nothing: what is asked follows from the study, and workers see each other there."""
+
+    # -- the mirror ------------------------------------------------------------------------------
+
+    def _follow(self, study: "optuna.Study") -> None:
+        """Take over what the study has and the mirror has not."""
+        for trial in study.get_trials(deepcopy=False):
+            if trial.number not in self._numbers:
+                self._enter(trial)
+            if trial.state.is_finished():
+                self._learn(trial.number, _reward(study, trial.state, trial.values))
+
+    def _enter(self, trial: FrozenTrial) -> None:
+        asked = trial.system_attrs.get(ATTRIBUTE)
+        if asked is not None:
+            architecture, note = tuple(asked["architecture"]), note_from_plain(asked["note"])
+        elif all(layer.name in trial.params for layer in self.space.layers):
+            # Put there by hand, or by another sampler: it counts, and stands for no prefix.
+            names = [layer.name for layer in self.space.layers]
+            given = {name: trial.params[name] for name in names}
+            architecture = self.space.architecture(given)
+            note = Note("given", cursor=self._search.cursor)
+        else:
+            return  # just begun elsewhere
+        self._numbers[trial.number] = self._search.enter(architecture, note).number
+
+    def _learn(self, number: int, reward: float | None) -> None:
+        mirrored = self._numbers.get(number)
+        if mirrored is not None and mirrored not in self._search.history.rewards:
+            self._search.tell(mirrored, reward)
+
+    def _taken(self, study: "optuna.Study", number: int, plain: Mapping[str, Any]) -> bool:
+        """Whether another worker has written down the same architecture meanwhile."""
+        return any(
+            other.number != number
+            and other.number not in self._numbers
+            and other.system_attrs.get(ATTRIBUTE, {}).get("architecture") == plain["architecture"]
+            for other in study.get_trials(deepcopy=False)
+        )
+
+    def _restart(self) -> None:
+        self._search = self._make()
+        self._numbers = {}
+
+
+def LayerNASSampler(  # noqa: N802 # a sampler's name, as Optuna's users write them
+    cost: Cost,
+    limit: float | tuple[float, float],
+    config: LayerNASConfig | None = None,
+    *,
+    constraints: Sequence[tuple[Cost, float | tuple[float, float]]] = (),
+    seed: int = 0,
+) -> SearchSampler:
+    """`LayerNAS` as a sampler of Optuna.
+
+    Args:
+        cost, limit, config, constraints: As for `LayerNAS`.
+        seed: Every worker of a study must have the same one.
+    """
+    return SearchSampler(
+        lambda: LayerNAS(
+            cost,
+            limit,
+            config,
+            constraints=constraints,
+            generator=torch.Generator().manual_seed(seed),
+        )
+    )
+
+
+def distributions(space: LayerwiseSpace) -> dict[str, BaseDistribution]:
+    """One categorical parameter a layer, by name: for `study.ask` or a user's own sampler."""
+    return {layer.name: CategoricalDistribution(layer.options) for layer in space.layers}
+
+
+def suggest(trial: "optuna.Trial", space: LayerwiseSpace) -> dict[str, Option]:
+    """Ask a trial for the option of every layer."""
+    return {
+        layer.name: trial.suggest_categorical(layer.name, layer.options) for layer in space.layers
+    }
+
+
+def _reward(
+    study: "optuna.Study", state: TrialState, values: Sequence[float] | None
+) -> float | None:
+    """Of a finished trial, to be maximised; None for one that failed or was pruned."""
+    if state != TrialState.COMPLETE or not values:
+        return None
+    sign = 1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1.0
+    return sign * float(values[0])
