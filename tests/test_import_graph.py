@@ -9,7 +9,7 @@ import pytest
 
 SRC = Path(__file__).parent.parent / "src" / "limbeck"
 FOUNDATION = {"errors", "answers", "numerics", "storage", "registry"}
-KERNELS = {"trust", "objectives", "select"}
+KERNELS = {"trust", "objectives", "select", "search"}
 EDGES = {"data", "teachers", "ledger", "students", "engines", "report"}
 SHELLS = {"distill", "testing"}
 RUN = "a kernel's run.py"

@@ -108,9 +108,7 @@ def macro_problems(data: Path) -> list[Problem]:
     space = LayerwiseSpace(tuple(Layer(name, ("identity", "k3 e3", "k5 e6")) for name in names))
     zero = (0,) * 8
     base = flops[zero]
-    rows = [
-        [flops[(*zero[:i], s, *zero[i + 1 :])] - base for s in range(3)] for i in range(8)
-    ]
+    rows = [[flops[(*zero[:i], s, *zero[i + 1 :])] - base for s in range(3)] for i in range(8)]
     cost = AdditiveCost(space, rows, base=base)
     return [
         Problem(

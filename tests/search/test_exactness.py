@@ -31,7 +31,12 @@ def test_ten_thousand_additive_problems_are_solved_exactly():
         assert search.best.reward == pytest.approx(brute(cost, reward, limit), abs=1e-9), seed
 
 
-@given(seeds, st.integers(1, 5), st.integers(0, 3), st.sampled_from(["rank", "uniform", "softmax", "near_limit"]))
+@given(
+    seeds,
+    st.integers(1, 5),
+    st.integers(0, 3),
+    st.sampled_from(["rank", "uniform", "softmax", "near_limit"]),
+)
 @settings(max_examples=200)
 def test_turns_and_rules_change_the_way_and_not_the_end(seed, picks, options, select):
     cost, reward, limit = additive(seed)
@@ -126,7 +131,7 @@ def test_a_sweep_is_no_longer_than_the_theorem_says(seed, h, keep):
 @given(seeds)
 @settings(max_examples=150)
 def test_no_optimum_is_ever_pruned(seed):
-    cost, reward, limit = additive(seed, integer=False)
+    cost, _reward, limit = additive(seed, integer=False)
     space = cost.space
     search = LayerNAS(cost, limit, full(), generator=gen())
     inside = [a for a in every(space) if search.limit.holds(cost.total(a))]
@@ -139,7 +144,9 @@ def test_bounds_of_a_chain_of_widths_are_those_of_enumeration():
     w = (8, 16, 32, 64)
 
     def macs(a):
-        return float(sum(w[s] * w[t] * 9 * 2 ** (5 - i) for i, (s, t) in enumerate(itertools.pairwise(a))))
+        return float(
+            sum(w[s] * w[t] * 9 * 2 ** (5 - i) for i, (s, t) in enumerate(itertools.pairwise(a)))
+        )
 
     cost = MonotoneCost(space, macs)
     costs = np.array([macs(a) for a in every(space)]).reshape(space.sizes)
@@ -184,7 +191,9 @@ def test_constant_groups_are_beam_search():
     cost = AdditiveCost(space, [[0.0] * 4] * 3)
     for width in (1, 2, 3):
         search = LayerNAS(
-            cost, 0.0, full(buckets=GroupBy(lambda p: 0), keep=width, tail="default"),
+            cost,
+            0.0,
+            full(buckets=GroupBy(lambda p: 0), keep=width, tail="default"),
             generator=gen(),
         )
         run(search, reward.__getitem__)

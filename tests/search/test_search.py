@@ -182,7 +182,7 @@ def test_rewards_scaled_and_shifted_lead_the_same_way(kind):
 
 
 def test_costs_in_another_unit_lead_the_same_way():
-    cost, reward, (low, high) = noisy()
+    cost, reward, (_low, high) = noisy()
     thousands = AdditiveCost(cost.space, [[1024.0 * c for c in row] for row in cost.table])
     one = LayerNAS(cost, high, generator=gen())
     other = LayerNAS(thousands, 1024.0 * high, generator=gen())
@@ -296,9 +296,7 @@ def test_a_second_cost_only_constrains():
     for trial in search.history.trials:
         assert one.total(trial.architecture) <= 7
         assert other.total(trial.architecture) <= 4
-    best = max(
-        (a for a in every(space) if 5 <= sum(a) <= 7), key=lambda a: a[0] * 3 + a[1] - a[2]
-    )
+    best = max((a for a in every(space) if 5 <= sum(a) <= 7), key=lambda a: a[0] * 3 + a[1] - a[2])
     assert search.best.reward == best[0] * 3 + best[1] - best[2]
 
 
@@ -315,8 +313,16 @@ def test_bad_words_are_refused():
     trial = search.ask()
     with pytest.raises(ConfigError, match="finite"):
         search.tell(trial.number, math.inf)
-    for bad in ({"tail": "none"}, {"select": "best"}, {"keep": 0}, {"picks": 0}, {"options": -1},
-                {"buckets": 0}, {"buckets": "quantile"}, {"explore": 1.5}):
+    for bad in (
+        {"tail": "none"},
+        {"select": "best"},
+        {"keep": 0},
+        {"picks": 0},
+        {"options": -1},
+        {"buckets": 0},
+        {"buckets": "quantile"},
+        {"explore": 1.5},
+    ):
         with pytest.raises(ConfigError):
             LayerNASConfig(**bad)
     with pytest.raises(ConfigError, match="least first"):

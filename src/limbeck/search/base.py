@@ -35,7 +35,7 @@ class Note:
         how: Part of the search that asked, such as "sweep" or "polish".
         length: Layers of the prefix that the trial stands for; 0 if for none.
         cursor: Where the search stood after asking.
-        free: Lengths-and-architectures that were settled on the way because their reward was known.
+        free: What was settled on the way without a trial, as length of the prefix and architecture.
     """
 
     how: str
@@ -172,9 +172,9 @@ class Searcher(ABC):
         history.rewards[number] = value
         trial = history.trials[number]
         found = Found(trial.architecture, value, trial.cost, number)
-        if trial.in_range and value > LAST:
-            if history.best is None or found.rank() < history.best.rank():
-                history.best = found
+        best = history.best
+        if trial.in_range and value > LAST and (best is None or found.rank() < best.rank()):
+            history.best = found
         self._told(trial, value)
 
     def enter(self, architecture: Architecture, note: Note) -> Trial:
@@ -291,7 +291,7 @@ class Searcher(ABC):
         return ()
 
     def has_more(self) -> bool:
-        """Whether `ask` can propose something, now or when what is in flight has come back."""
+        """False where `ask` will surely propose nothing more; True where it may."""
         return not (self._infeasible or self._ended)
 
     # -- for a search to write -------------------------------------------------------------------

@@ -12,6 +12,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from limbeck.errors import ConfigError
 from limbeck.search.costs import Bounds
@@ -68,8 +69,8 @@ class Geometric:
 
     def width(self, keys: Bounds) -> float:
         """Width of the widest group, the dearest one."""
-        factor = (max(keys.high, keys.low) / keys.low) ** (1 / self.count)
-        return keys.high - keys.high / factor
+        steps = math.log(max(keys.high, keys.low) / keys.low) / self.count
+        return keys.high * -math.expm1(-steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Edges:
         """Width of the widest group that holds keys."""
         inner = [edge for edge in self.edges if keys.low < edge < keys.high]
         ends = [keys.low, *inner, keys.high]
-        return max((b - a for a, b in zip(ends, ends[1:], strict=False)), default=0.0)
+        return max((b - a for a, b in pairwise(ends)), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)

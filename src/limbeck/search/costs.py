@@ -106,9 +106,7 @@ class AdditiveCost(Cost):
         self.table = [[float(c) for c in row] for row in table]
         if not all(math.isfinite(c) for row in self.table for c in (*row, self.base)):
             raise ConfigError("a cost in the table is not finite; leave out options without one.")
-        self._orders = [
-            tuple(sorted(range(len(row)), key=row.__getitem__)) for row in self.table
-        ]
+        self._orders = [tuple(sorted(range(len(row)), key=row.__getitem__)) for row in self.table]
         self._least = _suffix_sums([min(row) for row in self.table])
         self._most = _suffix_sums([max(row) for row in self.table])
 
@@ -285,7 +283,7 @@ class BlackBoxCost(Cost):
         return self.total(prefix + self.space.default[len(prefix) :])
 
     def key_range(self, length: int, limit: Limit) -> Bounds:
-        """Of all prefixes where they are few, else of 256 drawn ones: others join the end groups."""
+        """Of all prefixes if few, else of 256 drawn ones; others join the end groups."""
         if length not in self._ranges:
             keys = [self.key(prefix) for prefix in self._some(length)]
             self._ranges[length] = Bounds(min(keys), max(keys))

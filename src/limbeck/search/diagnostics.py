@@ -56,9 +56,7 @@ class Diagnostics:
         return math.fsum(self.widths)
 
 
-def prefix_validity(
-    table: Sequence[Kept], found: Sequence[Found]
-) -> tuple[float | None, ...]:
+def prefix_validity(table: Sequence[Kept], found: Sequence[Found]) -> tuple[float | None, ...]:
     """Correlation, by layer, of what prefixes were kept for with what became of them.
 
     Args:
@@ -86,7 +84,7 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Rank correlation, ties at their mean rank; None where one side is constant."""
     from scipy.stats import rankdata
 
-    ranks = np.stack([rankdata(a), rankdata(b)])
+    ranks = np.stack([np.asarray(rankdata(a)), np.asarray(rankdata(b))])
     if (np.ptp(ranks, axis=1) == 0).any():
         return None
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])

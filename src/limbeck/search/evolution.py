@@ -6,6 +6,7 @@ reward of MnasNet is Tan et al., "MnasNet: Platform-Aware Neural Architecture Se
 (CVPR 2019), its Equation 2 with exponent 0 inside the limit and -0.07 above it.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from itertools import islice
@@ -31,7 +32,7 @@ class RegularizedEvolution(Searcher):
         population: P, how many live.
         tournament: S, how many of them compete to be a parent.
         reward: "feasible": children out of range are drawn again. "mnas": they are evaluated, and
-            compete with reward * (cost / limit) ** -0.07; that needs rewards > 0 and an upper limit.
+            compete with reward * (cost / limit) ** -0.07; rewards must be > 0.
 
     A child that is known already enters the population again and costs no trial.
     """
@@ -112,7 +113,7 @@ class RegularizedEvolution(Searcher):
         reward, cost = self.history.rewards[number], self.history.trials[number].cost
         if self.reward == "feasible" or cost <= self.limit.high or reward == LAST:
             return reward
-        return reward * (cost / self.limit.high) ** _EXPONENT
+        return reward * math.exp(_EXPONENT * math.log(cost / self.limit.high))
 
     def _asked(self, trial: Trial) -> None:
         again = (self.known(child) for _, child in trial.note.free)

@@ -24,7 +24,7 @@ from limbeck.search.buckets import Buckets, as_buckets
 from limbeck.search.costs import Bounds, Cost
 from limbeck.search.diagnostics import Diagnostics, prefix_validity
 from limbeck.search.kept import Keep, Kept
-from limbeck.search.local import Neighbourhoods
+from limbeck.search.local import Elite, Neighbourhoods
 from limbeck.search.random_search import draw_feasible
 from limbeck.search.selection import SELECT, Select
 from limbeck.search.space import Architecture
@@ -53,6 +53,7 @@ class LayerNASConfig:
     """Options of the layer that each of them is tried with at a turn (T); 0 for all."""
     polish: bool = True
     """Go on from the best architectures, one option changed, when the sweep has ended."""
+    explore_by: str = "local"
     explore: float = 0.0
     """Share of the trials of a sweep that go there already, in [0, 1]."""
 
@@ -127,6 +128,7 @@ class LayerNAS(Searcher):
             ends=Bounds(low, min(high, self.limit.high)),
         )
         self.around = Neighbourhoods(self)
+        self.elites = Elite(self)
 
     def diagnostics(self) -> Diagnostics:
         """What the search can tell of itself; cost O(trials L)."""
@@ -149,7 +151,8 @@ class LayerNAS(Searcher):
 
     def _propose(self, rng: random.Random) -> tuple[Architecture, Note] | None:
         early = self.config.explore and rng.random() < self.config.explore
-        if early and (near := self.around.propose(rng)) is not None:
+        source = self.elites if self.config.explore_by == "elite" else self.around
+        if early and (near := source.propose(rng)) is not None:
             return near, self.sweep.note("explore")
         proposed = self.sweep.propose(rng)
         if proposed is not None:
@@ -157,7 +160,12 @@ class LayerNAS(Searcher):
         if not (self.config.polish or self.history.pending):
             return None
         # What is in range need not hang together by single changes.
-        near = self.around.propose(rng) or draw_feasible(self, rng)
+        half = self.config.explore_by == "elite" and rng.random() < 0.5
+        near = (
+            (self.elites.propose(rng) if half else None)
+            or self.around.propose(rng)
+            or draw_feasible(self, rng)
+        )
         return None if near is None else (near, self.sweep.note("polish"))
 
     @property
@@ -180,7 +188,9 @@ class LayerNAS(Searcher):
     def _told(self, trial: Trial, reward: float) -> None:
         self.sweep.told(trial, reward)
         if trial.in_range and reward > LAST:
-            self.around.add(Found(trial.architecture, reward, trial.cost, trial.number))
+            found = Found(trial.architecture, reward, trial.cost, trial.number)
+            self.around.add(found)
+            self.elites.add(found)
 
     def _tail(self) -> Complete:
         orders = [self.cost.order(layer) for layer in range(len(self.space))]

@@ -51,4 +51,3 @@ def _walk(search: Searcher, rng: random.Random) -> Architecture | None:
             return None
         prefix = (*prefix, options[pick(rng, len(options))])
     return prefix
-

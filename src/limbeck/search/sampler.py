@@ -12,7 +12,7 @@ for all of them with `suggest(trial, space)`.
 Source: Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework" (KDD 2019).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class SearchSampler(optuna.samplers.BaseSampler):
         make: Builds a fresh search; the same one every time.
 
     A trial that fails or is pruned counts as failed: what a pruner has stopped early has no reward
-    that compares. Parameters that are not layers of the space (a learning rate) are drawn at random.
+    that compares. Parameters that are no layers (a learning rate) are drawn at random.
 
     Raises:
         ConfigError: no architecture is in range.
@@ -78,6 +78,14 @@ class SearchSampler(optuna.samplers.BaseSampler):
         """All layers: an architecture is chosen whole."""
         return distributions(self.space)
 
+    def before_trial(self, study: "optuna.Study", trial: FrozenTrial) -> None:
+        """Refuse a study with several objectives."""
+        if len(study.directions) != 1:
+            raise ConfigError(
+                f"the study has {len(study.directions)} objectives and a layerwise search has one; "
+                f"give the cost as its limit."
+            )
+
     def sample_relative(
         self,
         study: "optuna.Study",
@@ -85,25 +93,29 @@ class SearchSampler(optuna.samplers.BaseSampler):
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """Ask the search, and write down in the study what it asked and why."""
-        if len(study.directions) != 1:
-            raise ConfigError("a layerwise search has one objective; the cost is its limit.")
         for _ in range(_TRIES):
-            self._follow(study)
+            self._follow(study, but=trial.number)
             asked = self._search.ask()
             if asked is None:
-                raise ConfigError(
-                    f"the search is {self._search.status}: it has no architecture left to propose; "
-                    f"ask for fewer trials, or widen the limit."
-                )
-            plain = {"architecture": list(asked.architecture), "note": note_to_plain(asked.note)}
+                return self._nothing(study)
+            architecture = list(asked.architecture)
+            plain: Any = {"architecture": architecture, "note": note_to_plain(asked.note)}
             study._storage.set_trial_system_attr(trial._trial_id, ATTRIBUTE, plain)
-            if not self._taken(study, trial.number, plain):
+            if not _taken(study, trial.number, architecture):
                 self._numbers[trial.number] = asked.number
                 return dict(self.space.values(asked.architecture))
             self._restart()
         raise ConfigError(
             f"other workers took {_TRIES} proposals in a row; use fewer workers for this space."
         )
+
+    def _nothing(self, study: "optuna.Study") -> dict[str, Any]:
+        """End the study, and the trial that was begun for nothing."""
+        why = f"the search is {self._search.status}: no architecture is left to propose"
+        if study._thread_local.in_optimize_loop:
+            study.stop()
+            raise optuna.TrialPruned(why)
+        raise ConfigError(f"{why}; ask for fewer trials, or widen the limit.")
 
     def sample_independent(
         self,
@@ -137,13 +149,23 @@ class SearchSampler(optuna.samplers.BaseSampler):
 
     # -- the mirror ------------------------------------------------------------------------------
 
-    def _follow(self, study: "optuna.Study") -> None:
-        """Take over what the study has and the mirror has not."""
-        for trial in study.get_trials(deepcopy=False):
+    def _follow(self, study: "optuna.Study", *, but: int = -1) -> None:
+        """Take over what the study has and the mirror has not, but for one trial."""
+        trials = [one for one in study.get_trials(deepcopy=False) if one.number != but]
+        if any(self._differs(one) for one in trials):
+            self._restart()
+        for trial in trials:
             if trial.number not in self._numbers:
                 self._enter(trial)
             if trial.state.is_finished():
                 self._learn(trial.number, _reward(study, trial.state, trial.values))
+
+    def _differs(self, trial: FrozenTrial) -> bool:
+        """Whether another worker has given up the proposal that the mirror knows."""
+        number, asked = self._numbers.get(trial.number), trial.system_attrs.get(ATTRIBUTE)
+        if number is None or asked is None:
+            return False
+        return self._search.history.trials[number].architecture != tuple(asked["architecture"])
 
     def _enter(self, trial: FrozenTrial) -> None:
         asked = trial.system_attrs.get(ATTRIBUTE)
@@ -151,12 +173,11 @@ class SearchSampler(optuna.samplers.BaseSampler):
             architecture, note = tuple(asked["architecture"]), note_from_plain(asked["note"])
         elif all(layer.name in trial.params for layer in self.space.layers):
             # Put there by hand, or by another sampler: it counts, and stands for no prefix.
-            names = [layer.name for layer in self.space.layers]
-            given = {name: trial.params[name] for name in names}
+            given = {layer.name: trial.params[layer.name] for layer in self.space.layers}
             architecture = self.space.architecture(given)
             note = Note("given", cursor=self._search.cursor)
         else:
-            return  # just begun elsewhere
+            return  # just begun elsewhere, or failed before it had an architecture
         self._numbers[trial.number] = self._search.enter(architecture, note).number
 
     def _learn(self, number: int, reward: float | None) -> None:
@@ -164,21 +185,12 @@ class SearchSampler(optuna.samplers.BaseSampler):
         if mirrored is not None and mirrored not in self._search.history.rewards:
             self._search.tell(mirrored, reward)
 
-    def _taken(self, study: "optuna.Study", number: int, plain: Mapping[str, Any]) -> bool:
-        """Whether another worker has written down the same architecture meanwhile."""
-        return any(
-            other.number != number
-            and other.number not in self._numbers
-            and other.system_attrs.get(ATTRIBUTE, {}).get("architecture") == plain["architecture"]
-            for other in study.get_trials(deepcopy=False)
-        )
-
     def _restart(self) -> None:
         self._search = self._make()
         self._numbers = {}
 
 
-def LayerNASSampler(  # noqa: N802 # a sampler's name, as Optuna's users write them
+def LayerNASSampler(  # a sampler's name, as Optuna's users write them
     cost: Cost,
     limit: float | tuple[float, float],
     config: LayerNASConfig | None = None,
@@ -210,9 +222,19 @@ def distributions(space: LayerwiseSpace) -> dict[str, BaseDistribution]:
 
 def suggest(trial: "optuna.Trial", space: LayerwiseSpace) -> dict[str, Option]:
     """Ask a trial for the option of every layer."""
-    return {
+    chosen = {
         layer.name: trial.suggest_categorical(layer.name, layer.options) for layer in space.layers
     }
+    return {name: option for name, option in chosen.items() if option is not None}
+
+
+def _taken(study: "optuna.Study", number: int, architecture: list[int]) -> bool:
+    """Whether another worker has written down the same architecture meanwhile."""
+    return any(
+        other.number != number
+        and other.system_attrs.get(ATTRIBUTE, {}).get("architecture") == architecture
+        for other in study.get_trials(deepcopy=False)
+    )
 
 
 def _reward(

@@ -116,8 +116,7 @@ class LayerwiseSpace:
         """
         self.check(architecture)
         return {
-            layer.name: layer.options[s]
-            for layer, s in zip(self.layers, architecture, strict=True)
+            layer.name: layer.options[s] for layer, s in zip(self.layers, architecture, strict=True)
         }
 
     def architecture(self, values: Mapping[str, Option]) -> Architecture:

@@ -153,20 +153,21 @@ class Sweep:
 
     def _take(self, length: int, architecture: Architecture) -> None:
         """Mark a prefix as tried, and give it the reward of its architecture, now or later."""
-        prefix = architecture[:length]
+        prefix, known = architecture[:length], self.history.by_key.get(self.space.key(architecture))
+        if known is None and len(architecture) == len(self.space):
+            return  # settled by another worker, by a trial that is not here yet: it comes up again
         untried = self._options(prefix[:-1])
         if prefix[-1] in untried:
             untried.remove(prefix[-1])
-        if len(architecture) < len(self.space):
+        if known is None:
             return  # no completion is in range
-        number = self.history.by_key[self.space.key(architecture)]
-        reward = self.history.rewards.get(number)
+        reward = self.history.rewards.get(known)
         if reward is None:
-            waiting = self._waiting.setdefault(number, [])
+            waiting = self._waiting.setdefault(known, [])
             if prefix not in waiting:
                 waiting.append(prefix)
         else:
-            self._insert(prefix, reward, self.history.trials[number])
+            self._insert(prefix, reward, self.history.trials[known])
 
     def _insert(self, prefix: Architecture, reward: float, trial: Trial) -> None:
         # The last layer needs no groups: the history knows the best architecture in range.

@@ -103,7 +103,7 @@ class Fixed:
             at = stack.pop()
             if len(at) == len(self.space):
                 return at
-            k, wanted = self.space.sizes[len(at)], self.options[len(at)]
-            options = sorted(range(k), key=lambda s, wanted=wanted: -abs(s - wanted))
-            stack += [(*at, s) for s in options if self.space.allows(at, s)]
+            wanted = self.options[len(at)]
+            ranked = sorted((-abs(s - wanted), s) for s in range(self.space.sizes[len(at)]))
+            stack += [(*at, s) for _, s in ranked if self.space.allows(at, s)]
         return None
