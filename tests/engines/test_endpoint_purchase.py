@@ -420,20 +420,60 @@ def test_missing_log_probabilities_end_the_run_and_name_the_other_way(ledger):
     assert len(server.requests) < 60
 
 
-def test_replies_that_come_twice_never_answer_another_question(ledger):
+@pytest.mark.parametrize("concurrency", [6, 64])
+def test_replies_that_come_twice_never_answer_another_question(ledger, concurrency):
     """The second copy waits in the connection, where the next question would find it."""
+    texts = [f"text {i}" for i in range(4 * concurrency)]
 
     def twice(request):
         whole = response(completion(request))
         return whole + whole
 
     with ModelServer(twice) as server:
-        teacher = teacher_at(server.url)
-        report = buy(ledger, teacher)
+        teacher = teacher_at(server.url, concurrency=concurrency)
+        report = buy(ledger, teacher, texts)
     assert report.answered.all()
-    check_answers(ledger, teacher, report)
+    check_answers(ledger, teacher, report, texts)
     # What was in flight when the first copy was found; from then on there is nothing to lose.
-    assert 1 <= report.spent.unknown <= 6
+    assert 1 <= report.spent.unknown <= concurrency
+
+
+def test_a_request_gets_a_pool_of_connections_that_is_not_full():
+    """However many there are, all are sent at once, and pools are few; none is left as taken."""
+
+    async def ask(url, count):
+        async with Client(EndpointConfig(base_url=url, model="hash"), Secret("")) as client:
+            bodies = [
+                {"model": "hash", "messages": [{"content": "- a"}, {"content": f"{i}"}]}
+                for i in range(count)
+            ]
+            await asyncio.gather(*map(client.post, bodies))
+            assert {pool.on_their_way for pool in client._pools} == {0}
+            return len(client._pools)
+
+    async def when_all_are_there(_):
+        while len(server.requests) < count:
+            await asyncio.sleep(0.01)
+
+    for count, pools in ((1, 1), (16, 1), (17, 2), (100, 4)):
+        with ModelServer(when_all_are_there) as server:
+            assert asyncio.run(ask(server.url, count)) == pools
+
+
+def test_parameters_that_only_this_server_knows_are_sent(ledger):
+    with ModelServer() as server:
+        buy(ledger, teacher_at(server.url, extra_body='{"top_k": 5}'), TEXTS[:1])
+    assert server.requests[0].body["top_k"] == 5
+
+
+@pytest.mark.parametrize("key", ["", "abcd-efgh-1234"])
+def test_no_key_that_lies_in_the_environment_is_sent(ledger, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-another")
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-of-an-administrator")
+    monkeypatch.setenv("KEY_OF_THE_TEST", key)
+    with ModelServer() as server:
+        buy(ledger, teacher_at(server.url, api_key_env="KEY_OF_THE_TEST" if key else ""), TEXTS[:1])
+    assert server.requests[0].headers["authorization"] == (f"Bearer {key}" if key else "")
 
 
 def test_replies_of_a_server_that_gives_all_the_same_name_are_taken(ledger):

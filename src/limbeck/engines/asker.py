@@ -31,7 +31,7 @@ class Question:
         key: Its id, 16 bytes.
         row: The columns that the teacher sees.
         worst: The most that it can cost, in millionths of the currency.
-        tokens: The most tokens that one request of it can use.
+        tokens: The most tokens that one request of it can use, or 0 where nothing limits them.
         reservation: Its place in the budget.
         replies: What came back so far, oldest first.
         earlier: How many of them came back in earlier places, which account for them.

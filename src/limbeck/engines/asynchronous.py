@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -146,9 +147,14 @@ class AsyncBuyer:
             part = positions[start : start + _BLOCK]
             batch = self.task.dataset.take(self.task.rows[part]).select(columns)
             worst = self.teacher.quote_each(batch).tolist()
-            tokens = self.teacher.tokens_each(batch).tolist()
+            tokens = self._tokens(batch)
             keys = [bytes(key) for key in self.task.ids[part]]
             yield from map(Question, keys, batch.to_pylist(), worst, tokens)
+
+    def _tokens(self, batch: pa.RecordBatch) -> list[int]:
+        """What a limit of tokens counts of each row; writing all prompts for none is waste."""
+        limited = self.teacher.limits.tokens_per_minute > 0
+        return self.teacher.tokens_each(batch).tolist() if limited else [0] * batch.num_rows
 
     def _reserve(self, fresh: Iterator[Question]) -> None:
         """Take places in the budget for as many questions as can be sent."""

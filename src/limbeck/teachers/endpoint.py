@@ -27,7 +27,7 @@ from limbeck.teachers.pricing import Price, most_prompt_tokens
 from limbeck.teachers.prompt import (
     LETTERS,
 )
-from limbeck.teachers.reading import Reading, count_choices, read_logprobs, read_votes
+from limbeck.teachers.reading import Reading, choices_of, count_choices, read_logprobs, read_votes
 from limbeck.teachers.remote import Denied, Limits, Lost, Refused, Rejected, Reply
 
 _LINE = b"\n"
@@ -209,7 +209,8 @@ class EndpointTeacher:
         A server that does not say how many tokens it has used is taken to have used the most.
         """
         body = json.loads(line)
-        choices = count_choices(line)
+        told = choices_of(body)
+        choices = 0 if isinstance(told, str) else len(told)
         usage = body.get("usage") if isinstance(body, dict) else None
         tokens = [
             usage.get(name) if isinstance(usage, dict) else None

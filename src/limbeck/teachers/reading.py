@@ -134,12 +134,8 @@ def count_choices(line: bytes) -> int:
     return 0 if isinstance(completion, str) else len(completion)
 
 
-def _completion(line: bytes) -> list[dict[str, object]] | str:
-    """The choices of a chat completion, at least one, or why there are none."""
-    try:
-        body = json.loads(line)
-    except ValueError:
-        return f"the reply {_shown(line.decode('utf-8', 'replace'))} is not JSON"
+def choices_of(body: object) -> list[dict[str, object]] | str:
+    """The choices of a chat completion that was read, at least one, or why there are none."""
     if not isinstance(body, dict):
         return f"the reply {_shown(body)} is no chat completion"
     choices = body.get("choices")
@@ -148,6 +144,15 @@ def _completion(line: bytes) -> list[dict[str, object]] | str:
     if body.get("error"):
         return f"the server replied with an error: {_shown(body['error'])}"
     return "the reply has no choices"
+
+
+def _completion(line: bytes) -> list[dict[str, object]] | str:
+    """The choices of a chat completion, at least one, or why there are none."""
+    try:
+        body = json.loads(line)
+    except ValueError:
+        return f"the reply {_shown(line.decode('utf-8', 'replace'))} is not JSON"
+    return choices_of(body)
 
 
 def _content(choice: dict[str, object]) -> object:
