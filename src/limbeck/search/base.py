@@ -255,7 +255,7 @@ class Searcher(ABC):
     # -- keeping and restoring -------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, object]:
-        """Seed and journal, of plain types: everything that `load_state_dict` needs."""
+        """Seed, journal and order of rewards, of plain types: all that `load_state_dict` needs."""
         rewards = self.history.rewards
         journal = [
             {
@@ -265,7 +265,7 @@ class Searcher(ABC):
             }
             for trial in self.history.trials
         ]
-        return {"seed": self.seed, "journal": journal}
+        return {"seed": self.seed, "journal": journal, "told": list(rewards)}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Restore a search that was built with the same settings.
@@ -275,15 +275,15 @@ class Searcher(ABC):
         """
         if self.history.trials:
             raise ConfigError("load_state_dict needs a fresh search; this one has trials already.")
-        journal = state["journal"]
+        journal, told = state["journal"], state["told"]
         assert isinstance(journal, list)
+        assert isinstance(told, list)
         self.seed = int(state["seed"])  # type: ignore[call-overload]  # written by state_dict
         for row in journal:
             self.space.check(row["architecture"])
             self.enter(tuple(row["architecture"]), note_from_plain(row["note"]))
-        for number, row in enumerate(journal):
-            if row["reward"] != "pending":
-                self.tell(number, row["reward"])
+        for number in told:
+            self.tell(number, journal[number]["reward"])
 
     @property
     def cursor(self) -> tuple[int, ...]:

@@ -23,8 +23,9 @@ from limbeck.search.base import LAST, Found, Note, Searcher, Trial
 from limbeck.search.buckets import Buckets, as_buckets
 from limbeck.search.costs import Bounds, Cost
 from limbeck.search.diagnostics import Diagnostics, prefix_validity
+from limbeck.search.elite import Elite
 from limbeck.search.kept import Keep, Kept
-from limbeck.search.local import Elite, Neighbourhoods
+from limbeck.search.local import Neighbourhoods
 from limbeck.search.random_search import draw_feasible
 from limbeck.search.selection import SELECT, Select
 from limbeck.search.space import Architecture
@@ -53,9 +54,9 @@ class LayerNASConfig:
     """Options of the layer that each of them is tried with at a turn (T); 0 for all."""
     polish: bool = True
     """Go on from the best architectures, one option changed, when the sweep has ended."""
-    explore_by: str = "local"
-    explore: float = 0.0
-    """Share of the trials of a sweep that go there already, in [0, 1]."""
+    explore: float = 0.5
+    """Share of the trials that leave the sweep aside and go on from the best architectures, in
+    [0, 1]: what protects where prefixes tell little about what they become."""
 
     def __post_init__(self) -> None:
         as_buckets(self.buckets)
@@ -128,7 +129,7 @@ class LayerNAS(Searcher):
             ends=Bounds(low, min(high, self.limit.high)),
         )
         self.around = Neighbourhoods(self)
-        self.elites = Elite(self)
+        self.elite = Elite(self)
 
     def diagnostics(self) -> Diagnostics:
         """What the search can tell of itself; cost O(trials L)."""
@@ -150,22 +151,20 @@ class LayerNAS(Searcher):
         )
 
     def _propose(self, rng: random.Random) -> tuple[Architecture, Note] | None:
-        early = self.config.explore and rng.random() < self.config.explore
-        source = self.elites if self.config.explore_by == "elite" else self.around
-        if early and (near := source.propose(rng)) is not None:
-            return near, self.sweep.note("explore")
-        proposed = self.sweep.propose(rng)
-        if proposed is not None:
+        if rng.random() < self.config.explore and (child := self.elite.propose(rng)):
+            return child, self.sweep.note("explore")
+        if (proposed := self.sweep.propose(rng)) is not None:
             return proposed[0], self.sweep.note("sweep", proposed[1])
+        # What is kept may be waiting for rewards: then a worker need not wait with it.
         if not (self.config.polish or self.history.pending):
             return None
+        return self._polish(rng)
+
+    def _polish(self, rng: random.Random) -> tuple[Architecture, Note] | None:
+        """What is left to try when nothing that is kept can be extended."""
+        near = self.elite.propose(rng) or self.around.propose(rng)
         # What is in range need not hang together by single changes.
-        half = self.config.explore_by == "elite" and rng.random() < 0.5
-        near = (
-            (self.elites.propose(rng) if half else None)
-            or self.around.propose(rng)
-            or draw_feasible(self, rng)
-        )
+        near = near or draw_feasible(self, rng)
         return None if near is None else (near, self.sweep.note("polish"))
 
     @property
@@ -187,10 +186,11 @@ class LayerNAS(Searcher):
 
     def _told(self, trial: Trial, reward: float) -> None:
         self.sweep.told(trial, reward)
-        if trial.in_range and reward > LAST:
+        if reward > LAST:
             found = Found(trial.architecture, reward, trial.cost, trial.number)
-            self.around.add(found)
-            self.elites.add(found)
+            self.elite.add(found, in_range=trial.in_range)
+            if trial.in_range:
+                self.around.add(found)
 
     def _tail(self) -> Complete:
         orders = [self.cost.order(layer) for layer in range(len(self.space))]

@@ -7,17 +7,13 @@ Source: White, Nolen and Savani, "Exploring the Loss Landscape in Neural Archite
 (UAI 2021), for local search as a strong baseline; first improvement and restarts are ours.
 """
 
-import bisect
 import heapq
 import random
 from typing import ClassVar
 
 from limbeck.search.base import LAST, Found, Note, Searcher, Trial, pick
-from limbeck.search.evolution import mutated
 from limbeck.search.random_search import draw_feasible
 from limbeck.search.space import Architecture
-
-_DRAWS = 200
 
 
 class Neighbourhoods:
@@ -58,37 +54,6 @@ class Neighbourhoods:
         left = [one for one in self._left[architecture] if search.known(one) is None]
         self._left[architecture] = left
         return left
-
-
-class Elite:
-    """Mutations of the best architectures in range: one or two layers take another option.
-
-    Args:
-        search: Whose evaluated architectures they are.
-        size: How many of the best may be parents.
-    """
-
-    def __init__(self, search: Searcher, size: int = 20) -> None:
-        self.search, self.size = search, size
-        self._best: list[tuple[float, float, Architecture]] = []
-
-    def add(self, found: Found) -> None:
-        """Take an evaluated architecture that is in range."""
-        bisect.insort(self._best, found.rank())
-        del self._best[self.size :]
-
-    def propose(self, rng: random.Random) -> Architecture | None:
-        """A child in range that is not known yet; None if none was found in 200 draws."""
-        if not self._best:
-            return None
-        for _ in range(_DRAWS):
-            j = min(pick(rng, len(self._best)) for _ in range(2))
-            child: Architecture | None = self._best[j][2]
-            for _ in range(1 + (rng.random() < 0.25)):
-                child = child and mutated(self.search.space, child, rng)
-            if child and self.search.known(child) is None and self.search.feasible(child):
-                return child
-        return None
 
 
 class LocalSearch(Searcher):

@@ -28,9 +28,15 @@ class RandomSearch(Searcher):
         return None if found is None else (found, Note("random"))
 
 
-def draw_feasible(search: Searcher, rng: random.Random) -> Architecture | None:
-    """An architecture in range that is not known yet; None if none was found."""
-    for _ in range(_DRAWS):
+def draw_feasible(search: Searcher, rng: random.Random, draws: int = _DRAWS) -> Architecture | None:
+    """An architecture in range that is not known yet; None if none was found.
+
+    Args:
+        search: Knows the range and what is known.
+        rng: Source of all randomness.
+        draws: Uniform ones; then layer by layer.
+    """
+    for _ in range(draws):
         drawn = tuple(pick(rng, k) for k in search.space.sizes)
         if search.known(drawn) is None and search.feasible(drawn):
             return drawn
