@@ -5,7 +5,7 @@ Search rewards are validation figures (points); the figure that is reported was 
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 
@@ -39,12 +39,12 @@ class Problem:
     reward: NDArray[np.float64]
     report: NDArray[np.float64]
 
-    @property
+    @cached_property
     def in_range(self) -> NDArray[np.bool_]:
         """Architectures that may be an answer."""
         return ~np.isnan(self.reward) & (totals(self.cost) <= self.limit)
 
-    @property
+    @cached_property
     def optimum(self) -> float:
         """The best reward in range."""
         return float(self.reward[self.in_range].max())

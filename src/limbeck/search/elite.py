@@ -21,7 +21,7 @@ from limbeck.search.space import Architecture
 SIZE = 20
 """Of the best that may be parents."""
 _SCREENED = 8
-_EVERYWHERE = 0.3
+_EVERYWHERE = 0.15
 _DRAWN = 16
 _UNIFORM = 20
 _TWICE = 0.25
