@@ -20,6 +20,7 @@ TESTED = {
     *("own_loop.py", "hf_trainer.py", "_toy.py", "slam_against_kd.py"),
     *("distill_reviews.py", "distill_images.py", "make_table_files.py", "run_table.toml"),
     *("ask_people.py", "huggingface_teacher.py", "buy_in_rounds.py", "few_classes.py"),
+    "search_architecture.py",
 }
 
 
@@ -142,6 +143,15 @@ def test_two_classes_are_split_along_what_the_teacher_sees(tmp_path: Path) -> No
     page = (tmp_path / "run/report.html").read_text()
     # Two classes, four directions, three digits at either end.
     assert page.count('<img src="data:image/') == 2 * 4 * 6
+
+
+def test_a_network_is_found_under_its_limit() -> None:
+    said = run(EXAMPLES / "search_architecture.py")
+    used, limit = re.search(r"^parameters (\d+) of (\d+)$", said, re.MULTILINE).groups()
+    assert int(used) <= int(limit)
+    front = [float(rate) for rate in re.findall(r"parameters  ([0-9.]+)%$", said, re.MULTILINE)]
+    assert front == sorted(front)
+    assert rate(said, "validation") == front[-1] > 92
 
 
 def test_a_model_folder_made_on_the_spot_teaches(tmp_path: Path) -> None:

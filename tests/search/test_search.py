@@ -300,6 +300,20 @@ def test_a_second_cost_only_constrains():
     assert search.best.reward == best[0] * 3 + best[1] - best[2]
 
 
+def test_the_tail_of_an_incumbent_is_what_first_layers_are_completed_with():
+    cost, _reward, (_, high) = noisy()
+    config = LayerNASConfig(tail="incumbent", explore=0.0, polish=False)
+    search = LayerNAS(cost, high, config, incumbent=(0, 1, 2, 1), generator=gen())
+    trial = search.ask()
+    assert trial.architecture[1:] == (1, 2, 1)
+    with pytest.raises(ConfigError, match="only with it"):
+        LayerNAS(cost, high, config, generator=gen())
+    with pytest.raises(ConfigError, match="only with it"):
+        LayerNAS(cost, high, incumbent=(0, 1, 2, 1), generator=gen())
+    with pytest.raises(ConfigError, match="one option for each layer"):
+        LayerNAS(cost, high, config, incumbent=(0, 1), generator=gen())
+
+
 def test_bad_words_are_refused():
     cost, _, limit = noisy()
     search = LayerNAS(cost, limit, generator=gen())

@@ -23,7 +23,7 @@ from limbeck.search.base import LAST, Found, Note, Searcher, Trial
 from limbeck.search.buckets import Buckets, as_buckets
 from limbeck.search.costs import Bounds, Cost
 from limbeck.search.diagnostics import Diagnostics, prefix_validity
-from limbeck.search.elite import Elite
+from limbeck.search.explorer import Explorer
 from limbeck.search.kept import Keep, Kept
 from limbeck.search.local import Neighbourhoods
 from limbeck.search.random_search import draw_feasible
@@ -43,7 +43,7 @@ class LayerNASConfig:
     """Groups of a layer: a count, a list of edges, "exact", "geometric". 100 in the source."""
     tail: Tail = "fit"
     """Completion of a prefix: "fit" in range, "max" the dearest options, "min" the cheapest,
-    "default" those of the layers, "incumbent" those of the best architecture at the start."""
+    "default" those of the layers, "incumbent" those of an architecture that you give."""
     select: Select = "rank"
     """Which kept candidate is extended next."""
     keep: Keep = 1
@@ -91,7 +91,12 @@ class LayerNAS(Searcher):
         limit: Admissible range of the cost, ends included: (least, most), or the most alone.
         config: Settings; the default's answers are always in range.
         constraints: Further costs with their ranges.
+        incumbent: The tail of `tail="incumbent"`: your network of today, or the answer of a search
+            before, from which this sweep goes on.
         generator: Seeds the search.
+
+    Raises:
+        ConfigError: the range is empty, or `tail="incumbent"` and `incumbent` do not go together.
 
     Cost: an ask is O(L H log H + K L); memory is O(trials + H L).
     Guarantee: with additive rewards and costs, exact buckets and a fixed tail, an exhausted sweep
@@ -108,10 +113,19 @@ class LayerNAS(Searcher):
         config: LayerNASConfig | None = None,
         *,
         constraints: Sequence[tuple[Cost, float | tuple[float, float]]] = (),
+        incumbent: Architecture | None = None,
         generator: torch.Generator,
     ) -> None:
         super().__init__(cost, limit, constraints=constraints, generator=generator)
         self.config = config or LayerNASConfig()
+        if (self.config.tail == "incumbent") != (incumbent is not None):
+            raise ConfigError(
+                f"tail={self.config.tail!r} with incumbent={incumbent}: give an architecture with "
+                f"tail='incumbent', and only with it."
+            )
+        if incumbent is not None:
+            self.space.check(incumbent)
+        self.incumbent = incumbent
         self.buckets = as_buckets(self.config.buckets)
         lengths = range(len(self.space) + 1)
         self.ranges = [cost.key_range(n, self.limit) for n in lengths]
@@ -129,7 +143,7 @@ class LayerNAS(Searcher):
             ends=Bounds(low, min(high, self.limit.high)),
         )
         self.around = Neighbourhoods(self)
-        self.elite = Elite(self)
+        self.explorer = Explorer(self)
 
     def diagnostics(self) -> Diagnostics:
         """What the search can tell of itself; cost O(trials L)."""
@@ -151,8 +165,9 @@ class LayerNAS(Searcher):
         )
 
     def _propose(self, rng: random.Random) -> tuple[Architecture, Note] | None:
-        if rng.random() < self.config.explore and (child := self.elite.propose(rng)):
-            return child, self.sweep.note("explore")
+        early = rng.random() < self.config.explore
+        if early and (explored := self.explorer.propose(rng)) is not None:
+            return explored[1], self.sweep.note(explored[0])
         if (proposed := self.sweep.propose(rng)) is not None:
             return proposed[0], self.sweep.note("sweep", proposed[1])
         # What is kept may be waiting for rewards: then a worker need not wait with it.
@@ -162,9 +177,10 @@ class LayerNAS(Searcher):
 
     def _polish(self, rng: random.Random) -> tuple[Architecture, Note] | None:
         """What is left to try when nothing that is kept can be extended."""
-        near = self.elite.propose(rng) or self.around.propose(rng)
+        if (explored := self.explorer.propose(rng)) is not None:
+            return explored[1], self.sweep.note(explored[0])
         # What is in range need not hang together by single changes.
-        near = near or draw_feasible(self, rng)
+        near = self.around.propose(rng) or draw_feasible(self, rng)
         return None if near is None else (near, self.sweep.note("polish"))
 
     @property
@@ -183,12 +199,13 @@ class LayerNAS(Searcher):
 
     def _asked(self, trial: Trial) -> None:
         self.sweep.asked(trial)
+        self.explorer.asked(trial)
 
     def _told(self, trial: Trial, reward: float) -> None:
         self.sweep.told(trial, reward)
         if reward > LAST:
             found = Found(trial.architecture, reward, trial.cost, trial.number)
-            self.elite.add(found, in_range=trial.in_range)
+            self.explorer.told(found, in_range=trial.in_range)
             if trial.in_range:
                 self.around.add(found)
 
@@ -201,4 +218,4 @@ class LayerNAS(Searcher):
             return Fixed(self.space, tuple(order[-1] for order in orders))
         if tail == "min":
             return Fixed(self.space, tuple(order[0] for order in orders))
-        return Fixed(self.space, self.space.default)
+        return Fixed(self.space, self.incumbent or self.space.default)

@@ -10,7 +10,7 @@ Source: Fan et al., "LayerNAS: Neural Architecture Search in Polynomial Complexi
 import difflib
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from limbeck.errors import ConfigError
 
@@ -65,9 +65,12 @@ class LayerwiseSpace:
     layers: tuple[Layer, ...]
     is_valid: Callable[[Architecture, int], bool] | None = None
     canonical: Callable[[Architecture], Hashable] | None = None
+    sizes: tuple[int, ...] = field(init=False)
+    """K_1..K_L, the number of options of each layer."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "sizes", tuple(len(layer.options) for layer in self.layers))
         names = [layer.name for layer in self.layers]
         if not names:
             raise ConfigError("a search space needs at least one layer.")
@@ -78,11 +81,6 @@ class LayerwiseSpace:
     def __len__(self) -> int:
         """L, the number of layers."""
         return len(self.layers)
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """K_1..K_L, the number of options of each layer."""
-        return tuple(len(layer.options) for layer in self.layers)
 
     @property
     def size(self) -> int:
