@@ -62,16 +62,6 @@ def test_nothing_is_evaluated_twice_and_the_best_only_rises(kind):
 
 
 @kinds
-def test_the_same_seed_gives_the_same_journal(kind):
-    cost, reward, limit = noisy()
-    one, other, third = (made(kind, cost, limit, seed) for seed in (3, 3, 4))
-    for search in (one, other, third):
-        run(search, reward, 40)
-    assert journal(one) == journal(other)
-    assert journal(one) != journal(third)
-
-
-@kinds
 @given(stop=st.integers(0, 60), seed=st.integers(0, 5))
 @settings(max_examples=25)
 def test_a_search_restored_from_any_journal_goes_on_as_if_never_stopped(kind, stop, seed):
@@ -111,54 +101,6 @@ def test_with_many_in_flight_a_restored_search_asks_the_same(kind, seed):
             assert mine.architecture == theirs.architecture
             search.tell(mine.number, reward(mine.architecture))
             other.tell(theirs.number, reward(theirs.architecture))
-
-
-@kinds
-def test_failed_trials_count_and_are_never_the_answer(kind):
-    cost, reward, limit = noisy()
-    search = made(kind, cost, limit)
-    bad = (None, math.nan, -math.inf)
-
-    def flaky(a):
-        return bad[a[0] % 3] if a[1] == 1 else reward(a)
-
-    run(search, flaky, 150)
-    assert search.best.architecture[1] != 1
-    assert all(found.architecture[1] != 1 for found in search.front())
-
-
-@kinds
-def test_when_every_trial_fails_the_search_ends_without_an_answer(kind):
-    cost, _, limit = noisy(sizes=(2, 2, 2))
-    search = made(kind, cost, limit)
-    assert run(search, lambda a: math.nan, 1_000) <= 8
-    assert search.best is None
-    assert search.front() == []
-    assert search.status == "exhausted"
-
-
-@kinds
-def test_what_cannot_be_met_is_said_before_any_trial(kind):
-    cost, _, _ = noisy()
-    cheapest = cost.bounds(()).low
-    search = made(kind, cost, cheapest - 1)
-    assert search.status == "infeasible"
-    assert search.ask() is None
-
-
-@kinds
-def test_the_front_is_what_nothing_as_cheap_beats(kind):
-    cost, reward, limit = noisy()
-    search = made(kind, cost, limit)
-    run(search, reward, 60)
-    done = search.evaluated()
-    front = search.front()
-    for one in done:
-        beaten = any(o.cost <= one.cost and o.reward > one.reward for o in done)
-        if one in front:
-            assert not beaten
-        else:
-            assert any(o.cost <= one.cost and o.reward >= one.reward for o in front)
 
 
 @kinds
@@ -249,19 +191,6 @@ def test_equal_networks_are_evaluated_once_and_both_prefixes_are_kept():
     evaluated = run(search, lambda a: float(sum(a)))
     assert evaluated <= 10  # multisets of three of three
     assert search.best.reward == 6.0
-
-
-def test_options_that_may_not_follow_are_never_asked_for():
-    def rule(prefix, s):
-        return not prefix or prefix[-1] != s
-
-    space = LayerwiseSpace(tuple(Layer(f"l{i}", (0, 1, 2)) for i in range(4)), is_valid=rule)
-    cost = AdditiveCost(space, [[0.0, 1.0, 2.0]] * 4)
-    for kind in SEARCHES:
-        search = made(kind, cost, 5.0)
-        run(search, lambda a: float(sum(a)), 60)
-        assert all(space.valid(trial.architecture) for trial in search.history.trials)
-        assert search.best.reward == 5.0, kind
 
 
 def test_a_narrow_range_is_met_where_uniform_levels_do_not_meet_it():

@@ -1,5 +1,6 @@
 """An architecture under a limit: layerwise search by cost, its rivals, costs and spaces."""
 
+from limbeck.registry import lookup
 from limbeck.search.base import Found, Note, Searcher, Status, Trial
 from limbeck.search.buckets import Edges, EqualWidth, Exact, Geometric, GroupBy
 from limbeck.search.costs import (
@@ -55,4 +56,14 @@ __all__ = [
     "Trial",
     "paper",
     "prefix_validity",
+    "search_class",
 ]
+
+
+def search_class(name: str) -> type[Searcher]:
+    """Find a search by name, ours or one that a package registers under `limbeck.searches`.
+
+    Raises:
+        ConfigError: nothing has this name; the nearest one is named.
+    """
+    return lookup("searches", SEARCHES, name)

@@ -11,7 +11,8 @@ run pytest:
 """
 
 from limbeck.testing.objectives import ObjectiveSuite
+from limbeck.testing.searches import SearchSuite
 from limbeck.testing.selectors import SelectorSuite
 from limbeck.testing.students import StudentSuite
 
-__all__ = ["ObjectiveSuite", "SelectorSuite", "StudentSuite"]
+__all__ = ["ObjectiveSuite", "SearchSuite", "SelectorSuite", "StudentSuite"]
