@@ -46,9 +46,7 @@ def peer() -> float:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     cost, rewards = problem(LAYERS, OPTIONS)
-    study = optuna.create_study(
-        direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0)
-    )
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     began = time.perf_counter()
     for _ in range(PEER_TRIALS):
         trial = study.ask()

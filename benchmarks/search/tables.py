@@ -145,8 +145,13 @@ def block(name: str, problem: Problem, first: int) -> dict[str, object]:
     row: dict[str, object] = {"method": name, "problem": problem.name, "first_seed": first}
     for n in AT:
         for figure in ("regret", "report", "away"):
-            row[f"{figure}_{n}"] = [round(trace.at(n)[figure], 5) for trace in traces]
+            row[f"{figure}_{n}"] = [_rounded(trace.at(n)[figure]) for trace in traces]
     return row
+
+
+def _rounded(value: float) -> float | None:
+    """None for what is not known: nothing in range was met yet."""
+    return None if math.isnan(value) else round(value, 5)
 
 
 Table = dict[tuple[str, str], dict[str, list[float]]]
@@ -221,7 +226,8 @@ def _two(table: Table, method: str, name: str) -> str:
 
 
 def _mean(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.2f}" if values else "-"
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):.2f}" if known else "-"
 
 
 def _with_interval(values: Sequence[float]) -> str:
