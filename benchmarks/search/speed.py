@@ -10,8 +10,8 @@ import random
 import time
 
 import torch
-
 from benchmarks._common import arguments, results
+
 from limbeck.search import AdditiveCost, Layer, LayerNAS, LayerNASConfig, LayerwiseSpace
 
 LAYERS, OPTIONS, BUCKETS, PAIRS = 20, 8, 100, 5_000
@@ -45,7 +45,7 @@ def peer() -> float:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    cost, rewards = problem(LAYERS, OPTIONS)
+    _cost, rewards = problem(LAYERS, OPTIONS)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     began = time.perf_counter()
     for _ in range(PEER_TRIALS):
