@@ -1,25 +1,35 @@
 """The encoder against numpy, the network against its shapes, training against a task of colours."""
 
+import hashlib
 import io
+import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from limbeck.data import images, pixels, workers
 from limbeck.data.pieces import pieces
 from limbeck.data.schema import Schema
+from limbeck.distill.export import Probabilities, export_onnx, open_session
 from limbeck.errors import ConfigError, DataError
+from limbeck.search.counting import count
 from limbeck.students import (
     ImageCnnConfig,
     ImageCnnEncoder,
+    ImageCnnModule,
+    Predictor,
     build,
     default_kind,
     image_rows,
     large_settings,
+    load,
     pad_rows,
+    save,
+    seal,
 )
 from limbeck.students.image_cnn import halvings
 from limbeck.students.sampling import spaced
@@ -165,6 +175,135 @@ def test_width_and_blocks_shape_the_network():
     assert shapes(width=8, blocks=2) == [(8, 8), (8, 8), (24, 8), (24, 24)]
     teacher = large_settings("image_cnn", SCHEMA)
     assert shapes(width=teacher.width, blocks=teacher.blocks)[-1] == (192, 192)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "settings", "digest"),
+    [
+        (32, 3, {}, "5c9d29307fdaae358adf5953b97c8294452cbfc1cf65e17df833614393052aac"),
+        (10, 1, {}, "bc1984361f31045854958cfe0f89cbc20609139e7d477f51c586cae7ff2c8f13"),
+        (
+            *(64, 3, {"width": 64, "blocks": 2}),
+            "8cba5665e02cbbe4be7d1b8dfba82c09a7beb6d77237e568704e40045acace2d",
+        ),
+        (
+            *(28, 1, {"width": 12, "blocks": 3}),
+            "e17d17c08e8990c82d54ddeea4a05bfc5f655ca6ff634b25e57e2b86e1ff04aa",
+        ),
+    ],
+)
+def test_weights_are_those_of_the_network_before_stages_could_be_set(
+    size, channels, settings, digest
+):
+    config = ImageCnnConfig(size=size, channels=channels, **settings)
+    module = drawn(config, 5)
+    found = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
+        found.update(tensor.numpy().tobytes())
+    assert found.hexdigest() == digest
+
+
+def drawn(config, outputs):
+    encoder = ImageCnnEncoder("photo", config, (7.0,) * config.channels, (3.0,) * config.channels)
+    return ImageCnnModule(encoder, config, outputs, torch.Generator().manual_seed(0))
+
+
+def macs(**settings):
+    """Of one grey image of 32 pixels, in a network of width 8 with one output."""
+    config = ImageCnnConfig(size=32, channels=1, **{"width": 8, **settings})
+    return count(Pictures(drawn(config, 1)), torch.zeros(1, 1, 32, 32)).macs
+
+
+class Pictures(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, images):
+        return self.module({"images": images}).outputs
+
+
+PLAIN = 256 * 9 * 8 + 64 * (9 * 64 * 2 + 64) + 16 * (9 * 8 * 24 + 9 * 24 * 24 + 8 * 24) + 24
+
+
+@pytest.mark.parametrize(
+    ("settings", "change"),
+    [
+        ({}, 0),
+        ({"last_width": 24, "last_blocks": 1, "kernel": 3, "last_kernel": 3}, 0),
+        ({"last_width": 10}, 16 * (9 * (80 - 192 + 100 - 576) + 80 - 192) + 10 - 24),
+        ({"blocks": 3, "last_blocks": 1}, 64 * 9 * 64 * 4),
+        ({"last_blocks": 3}, 16 * 9 * 576 * 4),
+        ({"kernel": 5}, 64 * (25 - 9) * 64 * 2),
+        ({"last_kernel": 5}, 16 * (25 - 9) * (192 + 576)),
+        ({"expansion": 2.0}, 64 * 9 * 64 * 2 + 16 * 9 * (192 + 576)),
+        ({"expansion": 0.5}, -(64 * 9 * 64 + 16 * 9 * (192 + 576) // 2)),
+        # 9 channels: five inside.
+        (
+            {"last_width": 9, "expansion": 0.5},
+            16 * (9 * (8 * 5 + 5 * 9 - 192 - 576) + 8 * 9 - 192) + 9 - 24 - 64 * 9 * 64,
+        ),
+    ],
+)
+def test_each_setting_of_a_stage_changes_the_multiply_adds_as_it_says(settings, change):
+    assert macs(**settings) == PLAIN + change
+
+
+ODD = {
+    **{"width": 6, "last_width": 10, "blocks": 2, "last_blocks": 1},
+    **{"kernel": 5, "last_kernel": 3, "expansion": 0.5},
+}
+
+
+def odd_student():
+    rows = column([png(p) for p in colours(16, n=6)])
+    settings = {"size": 16, "channels": 3, **ODD}
+    return build("image_cnn", settings, SCHEMA, [rows], 2, torch.Generator().manual_seed(3)), rows
+
+
+def test_settings_of_stages_come_back_from_a_folder(tmp_path):
+    student, rows = odd_student()
+    save(student, tmp_path)
+    back = load(tmp_path).student
+    assert back.module.settings == student.module.settings
+    assert back.encoder.config == student.encoder.config
+    assert back.module.embedding_dim == 10
+    padded = torch.from_numpy(pad_rows(student.encoder.encode(rows)))
+    module = student.module.eval()
+    assert torch.equal(back.module.embed_padded(padded), module.embed_padded(padded))
+
+
+def test_a_folder_from_before_stages_could_be_set_opens_as_it_was(tmp_path):
+    rows = column([png(p) for p in colours(16, n=6)])
+    student = build("image_cnn", {"width": 8}, SCHEMA, [rows], 2, torch.Generator().manual_seed(0))
+    save(student, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for part in ("settings", "encoder"):
+        for name in ("last_width", "last_blocks", "kernel", "last_kernel", "expansion"):
+            del config[part][name]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    seal(tmp_path)
+    back = load(tmp_path)
+    assert back.student.module.settings == student.module.settings
+    assert back.student.encoder.config == student.encoder.config
+    student.module.eval()
+    assert np.array_equal(
+        back.probabilities(rows), Predictor(student, 1, 0, {}).probabilities(rows)
+    )
+
+
+@pytest.mark.slow
+def test_settings_of_stages_are_in_the_onnx_file(tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs the extra export")
+    student, rows = odd_student()
+    save(student, tmp_path)
+    export_onnx(student, tmp_path, temperature=1.0, sample=rows)
+    padded = pad_rows(student.encoder.encode(rows))
+    with torch.no_grad():
+        expected = Probabilities(student.module.eval(), 1.0)(torch.from_numpy(padded)).numpy()
+    found = open_session(tmp_path / "model.onnx").run(None, {"rows": padded})[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_default_student_is_under_a_megabyte():
@@ -317,6 +456,14 @@ def test_a_file_that_cannot_be_decoded_is_refused_with_its_column_and_the_reason
         ("channels", 4),
         ("width", 0),
         ("blocks", 0),
+        ("last_width", -1),
+        ("last_width", 3073),
+        ("last_blocks", 17),
+        ("last_blocks", -1),
+        ("kernel", 1),
+        ("last_kernel", 4),
+        ("expansion", 0.0),
+        ("expansion", 3.0),
         ("dropout", 1.0),
         ("augment", "heavy"),
     ],

@@ -4,12 +4,13 @@ Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, Se
 two convolutions of 3 x 3, a global mean); Ioffe and Szegedy, "Batch Normalization", ICML 2015 (its
 scales melt into the convolutions at export, where other norms stay and cost time).
 Departures, for speed on a CPU: blocks only where maps are about 8 x 8 and 4 x 4, with three times
-the channels in the latter; before them one convolution for every halving.
+the channels in the latter; before them one convolution for every halving. Widths, depths, kernels
+and the channels inside a block can be set by stage, so that they can be searched.
 """
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,10 @@ Variation = Literal["none", "light", "rand"]
 
 LEAST, MOST = 8, 224
 """Sides that the network works with, pixels."""
+KERNELS = (3, 5)
+EXPANSIONS = (0.5, 1.0, 2.0)
+_LAST = 3
+"""Channels of the last stage over those of the others, where nothing is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +42,21 @@ class ImageCnnConfig:
     channels: int = 0
     """1 for grey, 3 for RGB. Default 0: grey where all rows are, RGB files without colour too."""
     width: int = 32
-    """Channels of all maps but the last, of about 4 x 4, which has three times as many: their mean
-    is the student's embedding; in [1, 1024]."""
+    """Channels of all maps but the last, in [1, 1024]."""
+    last_width: int = 0
+    """Channels of the last maps, of about 4 x 4, whose mean is the student's embedding, in
+    [1, 3072]. Default 0: three times `width`."""
     blocks: int = 1
-    """Residual blocks at each of the last two map sizes, in [1, 16]."""
+    """Residual blocks at maps of about 8 x 8, in [1, 16]; below 12 pixels there are none."""
+    last_blocks: int = 0
+    """Residual blocks at the last maps, in [1, 16]. Default 0: as many as `blocks` says."""
+    kernel: int = 3
+    """Side of the convolutions of the blocks at about 8 x 8: 3 or 5."""
+    last_kernel: int = 3
+    """Side of the convolutions of the blocks at the last maps: 3 or 5."""
+    expansion: float = 1.0
+    """Channels between the two convolutions of a block over those it gives, rounded up: 0.5, 1 or
+    2."""
     dropout: float = 0.1
     """Share of the embedding dropped in training, in [0, 1)."""
     augment: Variation = "light"
@@ -64,8 +80,23 @@ class ImageCnnConfig:
             )
         if not 1 <= self.width <= 1024:
             raise ConfigError(f"width={self.width}: image_cnn needs width in [1, 1024].")
+        if not 0 <= self.last_width <= 1024 * _LAST:
+            raise ConfigError(
+                f"last_width={self.last_width}: image_cnn needs last_width in [1, {1024 * _LAST}], "
+                f"or 0 for three times the width."
+            )
         if not 1 <= self.blocks <= 16:
             raise ConfigError(f"blocks={self.blocks}: image_cnn needs blocks in [1, 16].")
+        if not 0 <= self.last_blocks <= 16:
+            raise ConfigError(
+                f"last_blocks={self.last_blocks}: image_cnn needs last_blocks in [1, 16], or 0 for "
+                f"as many as blocks."
+            )
+        for name, side in (("kernel", self.kernel), ("last_kernel", self.last_kernel)):
+            if side not in KERNELS:
+                raise ConfigError(f"{name}={side}: image_cnn needs {name} 3 or 5.")
+        if self.expansion not in EXPANSIONS:
+            raise ConfigError(f"expansion={self.expansion}: image_cnn needs 0.5, 1 or 2.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout={self.dropout}: must be in [0, 1); 0 turns dropout off.")
         if self.augment not in get_args(Variation):
@@ -75,6 +106,35 @@ class ImageCnnConfig:
     def large(cls) -> Self:
         """A teacher's size: two blocks of 64 channels and two of 192, 5.1 MB."""
         return cls(width=64, blocks=2)
+
+
+class Stage(NamedTuple):
+    """Residual blocks at maps of one size, of which the first halves them.
+
+    Args:
+        width: Channels that each block gives.
+        inner: Channels between its two convolutions.
+        blocks: How many.
+        kernel: Side of the convolutions.
+    """
+
+    width: int
+    inner: int
+    blocks: int
+    kernel: int
+
+
+def stages(config: ImageCnnConfig, size: int) -> tuple[Stage, ...]:
+    """The one or two stages of the network for images of `size` pixels."""
+
+    def stage(width: int, blocks: int, kernel: int) -> Stage:
+        return Stage(width, math.ceil(config.expansion * width), blocks, kernel)
+
+    last_width = config.last_width or _LAST * config.width
+    last = stage(last_width, config.last_blocks or config.blocks, config.last_kernel)
+    if halvings(size) == 1:
+        return (last,)
+    return stage(config.width, config.blocks, config.kernel), last
 
 
 def squares(values: Tensor, config: ImageCnnConfig) -> Tensor:
@@ -110,12 +170,13 @@ class Convolution(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions of 3 x 3, added to what came in (where shapes differ, to 1 x 1 of it)."""
+    """Two convolutions, added to what came in (where shapes differ, to 1 x 1 of it)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, generator: torch.Generator) -> None:
+    def __init__(self, inputs: int, stage: Stage, stride: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.first = Convolution(inputs, outputs, 3, stride, generator)
-        self.second = Convolution(outputs, outputs, 3, 1, generator)
+        outputs, inner, _, kernel = stage
+        self.first = Convolution(inputs, inner, kernel, stride, generator)
+        self.second = Convolution(inner, outputs, kernel, 1, generator)
         self.skip: nn.Module = nn.Identity()
         if stride > 1 or inputs != outputs:
             self.skip = Convolution(inputs, outputs, 1, stride, generator)
@@ -141,29 +202,28 @@ class ImageCnnModule(StudentModule):
         """Draw all weights from `generator`; `width` is the head's number of outputs."""
         super().__init__()
         self.settings = config
-        self.embedding_dim = 3 * config.width
+        found = stages(config, encoder.config.size)
+        self.embedding_dim = found[-1].width
         self.encoded = encoder.config
         # The encoder is what keeps them: weights of a folder cannot contradict it.
         for name, values in (("mean", encoder.mean), ("std", encoder.std)):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
-        times = halvings(encoder.config.size)
-        stages = [config.width, 3 * config.width][-times:]
         channels = config.width
-        halved = times - len(stages)
+        halved = halvings(encoder.config.size) - len(found)
         stem = [Convolution(encoder.config.channels, channels, 3, 2 if halved else 1, generator)]
         stem += [Convolution(channels, channels, 3, 2, generator) for _ in range(halved - 1)]
         self.stem = nn.ModuleList(stem)
         body: list[nn.Module] = []
-        for outputs in stages:
-            for block in range(config.blocks):
-                body.append(Residual(channels, outputs, 1 if block else 2, generator))
-                channels = outputs
+        for stage in found:
+            for block in range(stage.blocks):
+                body.append(Residual(channels, stage, 1 if block else 2, generator))
+                channels = stage.width
         self.body = nn.ModuleList(body)
         self.dropout = nn.Dropout(config.dropout)
         self.head = seeded_linear(self.embedding_dim, width, generator)
 
     def embed(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Embed `images` (B, channels, size, size), in [0, 255], shape (B, 3 width)."""
+        """Embed `images` (B, channels, size, size), in [0, 255], shape (B, embedding_dim)."""
         images = inputs["images"]
         x = (images.to(self.mean.dtype) - self.mean) / self.std
         for convolution in self.stem:

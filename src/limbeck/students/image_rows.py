@@ -160,7 +160,8 @@ class ImageCnnEncoder(Encoder):
     @classmethod
     def from_config(cls, config: dict[str, object]) -> Self:
         """Build the encoder that `to_config` described."""
-        settings = {f.name: config[f.name] for f in fields(ImageCnnConfig)}
+        # Folders written before stages could be set have not all of them.
+        settings = {f.name: config.get(f.name, f.default) for f in fields(ImageCnnConfig)}
         column, mean, std = config["column"], config["mean"], config["std"]
         if not isinstance(column, str) or not isinstance(mean, list) or not isinstance(std, list):
             raise ConfigError(
