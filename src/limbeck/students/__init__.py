@@ -32,6 +32,7 @@ from limbeck.students.kinds import (
     with_outputs,
 )
 from limbeck.students.latency import Latency, measure_latency
+from limbeck.students.search_spaces import StudentSpace, student_space
 from limbeck.students.store import EncodedStore, MemoryStore, Store
 from limbeck.students.tabular import TabularConfig, TabularEncoder, TabularModule
 from limbeck.students.text_bag import TextBagConfig, TextBagEncoder, TextBagModule
@@ -65,6 +66,7 @@ __all__ = [
     "Student",
     "StudentKind",
     "StudentModule",
+    "StudentSpace",
     "TabularConfig",
     "TabularEncoder",
     "TabularModule",
@@ -87,5 +89,6 @@ __all__ = [
     "seal",
     "seeded_linear",
     "settings_of",
+    "student_space",
     "with_outputs",
 ]
