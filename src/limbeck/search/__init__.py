@@ -14,6 +14,7 @@ from limbeck.search.costs import (
 )
 from limbeck.search.diagnostics import Diagnostics, prefix_validity
 from limbeck.search.evolution import RegularizedEvolution
+from limbeck.search.fitted import FittedCost, fit_cost, fit_measured, least_samples
 from limbeck.search.layernas import LayerNAS, LayerNASConfig, paper
 from limbeck.search.local import LocalSearch
 from limbeck.search.random_search import RandomSearch
@@ -37,6 +38,7 @@ __all__ = [
     "Edges",
     "EqualWidth",
     "Exact",
+    "FittedCost",
     "Found",
     "Geometric",
     "GroupBy",
@@ -54,6 +56,9 @@ __all__ = [
     "Status",
     "TableCost",
     "Trial",
+    "fit_cost",
+    "fit_measured",
+    "least_samples",
     "paper",
     "prefix_validity",
     "search_class",

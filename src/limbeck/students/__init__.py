@@ -41,6 +41,7 @@ from limbeck.students.text_transformer import (
     TextTransformerEncoder,
     TextTransformerModule,
 )
+from limbeck.students.timing import time_module
 
 __all__ = [
     "STUDENTS",
@@ -90,5 +91,6 @@ __all__ = [
     "seeded_linear",
     "settings_of",
     "student_space",
+    "time_module",
     "with_outputs",
 ]
