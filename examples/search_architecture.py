@@ -6,6 +6,8 @@ LayerNAS asks for 40 architectures of a space of 512; each is trained for a mome
 validation rows. The test rows are looked at once, for the answer.
 """
 
+import itertools
+
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ TRIALS = 40
 def parameters(architecture: tuple[int, ...]) -> float:
     """Weights and biases of 64 inputs, three hidden layers and 10 outputs."""
     sizes = [64, *(WIDTHS[s] for s in architecture), 10]
-    return float(sum(a * b + b for a, b in zip(sizes, sizes[1:], strict=False)))
+    return float(sum(a * b + b for a, b in itertools.pairwise(sizes)))
 
 
 def train(architecture: tuple[int, ...], x: Tensor, y: Tensor) -> nn.Module:
@@ -29,7 +31,7 @@ def train(architecture: tuple[int, ...], x: Tensor, y: Tensor) -> nn.Module:
     torch.manual_seed(0)
     sizes = [64, *(WIDTHS[s] for s in architecture)]
     layers: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in itertools.pairwise(sizes):
         layers += [nn.Linear(a, b), nn.ReLU()]
     network = nn.Sequential(*layers, nn.Linear(sizes[-1], 10))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
