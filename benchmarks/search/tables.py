@@ -270,6 +270,16 @@ def picture(table: Table, methods: Sequence[str], path: Path) -> None:
     plt.close(figure)
 
 
+def compact(row: dict[str, object]) -> dict[str, object]:
+    """Figures of ten seeds in one line each: "-" where nothing in range was met."""
+    return {
+        name: " ".join("-" if one is None else f"{one:g}" for one in values)
+        if isinstance(values, list)
+        else values
+        for name, values in row.items()
+    }
+
+
 def main() -> None:
     """Run what is missing and write the tables."""
     parser = arguments(__doc__, minutes=60.0)
@@ -303,7 +313,7 @@ def main() -> None:
         "than 0.25 above feasible evolution at 400, and 0.1 on the average",
         config={"problems": len(names), "evaluations": list(AT), "optuna_seeds": OPTUNA_SEEDS},
         seeds=list(range(seeds)),
-        numbers=list(kept.rows()),
+        numbers=[compact(row) for row in kept.rows()],
     )
 
 
