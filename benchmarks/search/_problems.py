@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from limbeck.search import AdditiveCost, Cost, Layer, LayerwiseSpace, MonotoneCost, TableCost
+from limbeck.search import AdditiveCost, Cost, Layer, LayerwiseSpace, TableCost
+from limbeck.search.spaces import synthetic_problem
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ("e01", "e02", "e12", "e03", "e13", "e23")
@@ -144,23 +145,10 @@ def graph_problems(data: Path) -> list[Problem]:
 
 
 def chain_problem(sigma: float) -> Problem:
-    """A made-up chain of five widths: costs with products of neighbours, rewards with a table of
-    fixed noise."""
-    widths = tuple(range(8, 65, 8))
-    space = LayerwiseSpace(tuple(Layer(f"w{i}", widths) for i in range(1, 6)))
-
-    def macs(one: tuple[int, ...]) -> float:
-        a, b, c, d, e = (widths[s] for s in one)
-        return 9.0 * (3 * a * 1024 + a * b * 1024 + b * c * 256 + c * d * 256 + d * e * 64)
-
-    w = np.stack(np.meshgrid(*[np.array(widths, float)] * 5, indexing="ij"), -1)
-    b, v = np.array([6, 5, 4, 3, 3]), np.array([10, 14, 18, 22, 26])
-    reward = 93 - (b * np.exp(-w / v)).sum(-1)
-    reward -= 0.3 * np.abs(np.log2(w[..., 1:] / w[..., :-1]) - 0.5).sum(-1)
-    noisy = reward + sigma * np.random.default_rng(7).normal(size=(8,) * 5)
-    cost = MonotoneCost(space, macs)
-    limit = 0.5 * cost.bounds(()).high
-    return Problem(f"chain sigma={sigma:g}", "chain", cost, limit, noisy, reward)
+    """A made-up chain of five widths: costs with products of neighbours, a table of fixed noise."""
+    made = synthetic_problem(sigma)
+    name = f"chain sigma={sigma:g}"
+    return Problem(name, "chain", made.cost, made.limit, made.reward, made.report)
 
 
 @cache
