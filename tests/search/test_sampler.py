@@ -98,6 +98,20 @@ def test_trials_put_in_by_hand_count_and_are_not_asked_again():
     assert len(set(found)) == 30
 
 
+def test_a_trial_with_some_options_fixed_counts_as_what_it_evaluated():
+    cost, reward, limit = noisy()
+    study = optuna.create_study(direction="maximize", sampler=LayerNASSampler(cost, limit))
+    study.enqueue_trial({"l0": 3, "l2": 4})
+    study.optimize(objective_of(cost, reward), n_trials=20)
+    found = [tuple(t.params[f"l{i}"] for i in range(4)) for t in study.trials]
+    assert found[0][0] == 3
+    assert found[0][2] == 4
+    search = study.sampler.search(study)
+    assert {one.architecture: one.reward for one in search.evaluated()} == {
+        one: reward(one) for one in found
+    }
+
+
 def test_the_study_stops_when_nothing_is_left():
     cost, reward, limit = noisy(sizes=(2, 2, 2))
     study = optuna.create_study(direction="maximize", sampler=LayerNASSampler(cost, limit))

@@ -243,6 +243,36 @@ def test_the_tail_of_an_incumbent_is_what_first_layers_are_completed_with():
         LayerNAS(cost, high, config, incumbent=(0, 1), generator=gen())
 
 
+def test_rewards_of_zero_are_rewards():
+    """Below it is worse, above it is better: no search takes it for none."""
+    cost = AdditiveCost(space_of(5), [[1.0] * 5])
+    for kind in SEARCHES:
+        search = made(kind, cost, 1.0)
+        run(search, lambda a: -abs(a[0] - 2.0))
+        assert (search.best.architecture, search.best.reward) == ((2,), 0.0), kind
+
+
+def test_local_search_leaves_a_reward_of_zero_for_a_better_one_only():
+    cost = AdditiveCost(space_of(6, 6), [[1.0] * 6] * 2)
+    rewards = {a: -float(sum(abs(s - 3) for s in a)) for a in every(cost.space)}
+    search = made("local_search", cost, 2.0)
+    run(search, rewards.__getitem__, 30)
+    at = [trial.note.cursor for trial in search.history.trials if trial.note.how == "step"]
+    climbed = [rewards[one] for one in at]
+    assert climbed == sorted(climbed)  # one hill, so no new start before it is on top
+
+
+def test_a_search_that_can_only_wait_says_so():
+    cost = AdditiveCost(space_of(3, 3), [[0.0, 1.0, 2.0]] * 2)
+    search = LayerNAS(cost, 4.0, paper(), generator=gen())
+    flying = []
+    while (trial := search.ask()) is not None:
+        flying.append(trial)
+    assert search.status == "waiting"
+    search.tell(flying[0].number, 1.0)
+    assert search.status == "searching"
+
+
 def test_bad_words_are_refused():
     cost, _, limit = noisy()
     search = LayerNAS(cost, limit, generator=gen())

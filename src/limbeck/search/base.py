@@ -97,8 +97,7 @@ class Searcher(ABC):
     """A search over one space under one limit.
 
     Args:
-        space: What can be built (that of `cost`).
-        cost: What is limited.
+        cost: What is limited; its space is searched.
         limit: Admissible range of the cost, ends included: (least, most), or the most alone.
         constraints: Further costs with their ranges, which grouping does not look at.
         generator: Seeds the search.
@@ -126,7 +125,7 @@ class Searcher(ABC):
         self.seed = int(torch.randint(2**62, (), generator=generator))
         self.history = History()
         self._infeasible = not self.reachable(())
-        self._ended = False
+        self._ended = self._waiting = False
 
     # -- asking and telling ----------------------------------------------------------------------
 
@@ -139,7 +138,8 @@ class Searcher(ABC):
             return None
         proposed = self._propose(self._rng())
         if proposed is None:
-            self._ended = self.history.pending == 0
+            self._waiting = self.history.pending > 0
+            self._ended = not self._waiting
             return None
         return self.enter(*proposed)
 
@@ -170,6 +170,7 @@ class Searcher(ABC):
                 )
             return
         history.rewards[number] = value
+        self._waiting = False
         trial = history.trials[number]
         found = Found(trial.architecture, value, trial.cost, number)
         best = history.best
@@ -199,7 +200,9 @@ class Searcher(ABC):
         """Whether `ask` has something to propose, and if not, why."""
         if self._infeasible:
             return "infeasible"
-        return "exhausted" if self._ended else "searching"
+        if self._ended:
+            return "exhausted"
+        return "waiting" if self._waiting else "searching"
 
     @property
     def best(self) -> Found | None:
@@ -320,7 +323,7 @@ def as_limit(limit: float | tuple[float, float]) -> Limit:
     Raises:
         ConfigError: it is empty or NaN.
     """
-    low, high = (-math.inf, limit) if isinstance(limit, int | float) else limit
+    low, high = limit if isinstance(limit, tuple) else (-math.inf, float(limit))
     if not low <= high:
         raise ConfigError(f"limit=({low:g}, {high:g}): must be (least, most), least first.")
     return Limit(float(low), float(high))

@@ -292,9 +292,7 @@ class BlackBoxCost(Cost):
     def order(self, layer: int) -> tuple[int, ...]:
         """By the cost of the default architecture with one option changed."""
         if layer not in self._orders:
-            default, k = self.space.default, self.space.sizes[layer]
-            costs = [self.total((*default[:layer], s, *default[layer + 1 :])) for s in range(k)]
-            self._orders[layer] = tuple(sorted(range(k), key=costs.__getitem__))
+            self._orders[layer] = order_at_default(self, layer)
         return self._orders[layer]
 
     def _some(self, length: int) -> list[Architecture]:
@@ -303,6 +301,13 @@ class BlackBoxCost(Cost):
             return list(itertools.product(*map(range, sizes)))
         rng = random.Random(length)
         return [tuple(int(rng.random() * k) for k in sizes) for _ in range(_SAMPLE)]
+
+
+def order_at_default(cost: Cost, layer: int) -> tuple[int, ...]:
+    """Options of a layer, cheapest first, by the default architecture with one option changed."""
+    default, k = cost.space.default, cost.space.sizes[layer]
+    costs = [cost.total((*default[:layer], s, *default[layer + 1 :])) for s in range(k)]
+    return tuple(sorted(range(k), key=costs.__getitem__))
 
 
 def _suffix_sums(values: Sequence[float]) -> list[float]:

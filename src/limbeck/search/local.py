@@ -11,7 +11,7 @@ import heapq
 import random
 from typing import ClassVar
 
-from limbeck.search.base import LAST, Found, Note, Searcher, Trial, pick
+from limbeck.search.base import Found, Note, Searcher, Trial, pick
 from limbeck.search.random_search import draw_feasible
 from limbeck.search.space import Architecture
 
@@ -65,13 +65,13 @@ class LocalSearch(Searcher):
     def _propose(self, rng: random.Random) -> tuple[Architecture, Note] | None:
         while True:
             at = self._at
-            if at is None or self._reward(at) is None:
+            mine = None if at is None else self._reward(at)
+            if at is None or mine is None:
                 # A new start, or the start is still in flight: then another one beside it.
                 drawn = draw_feasible(self, rng)
                 return None if drawn is None else (drawn, Note("start", cursor=drawn))
             near = [one for one in self.space.neighbours(at) if self.feasible(one)]
-            mine = self._reward(at)
-            better = [one for one in near if (self._reward(one) or LAST) > (mine or LAST)]
+            better = [one for one in near if self._beats(one, mine)]
             if better:
                 self._at = better[pick(rng, len(better))]
                 continue
@@ -81,7 +81,11 @@ class LocalSearch(Searcher):
             self._at = None
 
     def _asked(self, trial: Trial) -> None:
-        self._at = trial.note.cursor
+        self._at = trial.note.cursor or None
+
+    def _beats(self, architecture: Architecture, reward: float) -> bool:
+        other = self._reward(architecture)
+        return other is not None and other > reward
 
     def _reward(self, architecture: Architecture) -> float | None:
         number = self.known(architecture)

@@ -21,7 +21,7 @@ from limbeck.errors import ConfigError, missing_extra
 from limbeck.search.base import Note, Searcher, note_from_plain, note_to_plain
 from limbeck.search.costs import Cost
 from limbeck.search.layernas import LayerNAS, LayerNASConfig
-from limbeck.search.space import LayerwiseSpace, Option
+from limbeck.search.space import Architecture, LayerwiseSpace, Option
 
 try:
     import optuna
@@ -31,7 +31,7 @@ except ImportError as error:
     raise missing_extra("optuna", "search") from error
 
 ATTRIBUTE = "limbeck:trial"
-_TRIES = 16
+_TRIES, _LOOKS = 16, 20
 
 
 class SearchSampler(optuna.samplers.BaseSampler):
@@ -98,10 +98,12 @@ class SearchSampler(optuna.samplers.BaseSampler):
             asked = self._search.ask()
             if asked is None:
                 return self._nothing(study)
-            architecture = list(asked.architecture)
-            plain: Any = {"architecture": architecture, "note": note_to_plain(asked.note)}
+            plain: Any = {
+                "architecture": list(asked.architecture),
+                "note": note_to_plain(asked.note),
+            }
             study._storage.set_trial_system_attr(trial._trial_id, ATTRIBUTE, plain)
-            if not _taken(study, trial.number, architecture):
+            if not self._taken(study, trial.number, asked.architecture):
                 self._numbers[trial.number] = asked.number
                 return dict(self.space.values(asked.architecture))
             self._restart()
@@ -140,7 +142,7 @@ class SearchSampler(optuna.samplers.BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """End the study when the search has nothing left."""
-        self._learn(trial.number, _reward(study, state, values))
+        self._learn(trial, _reward(study, state, values))
         if not self._search.has_more() and study._thread_local.in_optimize_loop:
             study.stop()
 
@@ -158,32 +160,60 @@ class SearchSampler(optuna.samplers.BaseSampler):
             if trial.number not in self._numbers:
                 self._enter(trial)
             if trial.state.is_finished():
-                self._learn(trial.number, _reward(study, trial.state, trial.values))
+                self._learn(trial, _reward(study, trial.state, trial.values))
+
+    def _architecture(self, trial: FrozenTrial) -> Architecture | None:
+        """What a trial evaluates: its parameters where it has them all, else what was asked."""
+        if all(layer.name in trial.params for layer in self.space.layers):
+            return self.space.architecture(
+                {layer.name: trial.params[layer.name] for layer in self.space.layers}
+            )
+        asked = trial.system_attrs.get(ATTRIBUTE)
+        return None if asked is None else tuple(asked["architecture"])
 
     def _differs(self, trial: FrozenTrial) -> bool:
-        """Whether another worker has given up the proposal that the mirror knows."""
-        number, asked = self._numbers.get(trial.number), trial.system_attrs.get(ATTRIBUTE)
-        if number is None or asked is None:
+        """Whether the mirror knows another proposal: another worker has given it up, or a trial
+        that was put in by hand has fixed some of its options."""
+        number, architecture = self._numbers.get(trial.number), self._architecture(trial)
+        if number is None or architecture is None:
             return False
-        return self._search.history.trials[number].architecture != tuple(asked["architecture"])
+        return self._search.history.trials[number].architecture != architecture
 
     def _enter(self, trial: FrozenTrial) -> None:
-        asked = trial.system_attrs.get(ATTRIBUTE)
-        if asked is not None:
-            architecture, note = tuple(asked["architecture"]), note_from_plain(asked["note"])
-        elif all(layer.name in trial.params for layer in self.space.layers):
-            # Put there by hand, or by another sampler: it counts, and stands for no prefix.
-            given = {layer.name: trial.params[layer.name] for layer in self.space.layers}
-            architecture = self.space.architecture(given)
-            note = Note("given", cursor=self._search.cursor)
+        architecture, asked = self._architecture(trial), trial.system_attrs.get(ATTRIBUTE)
+        if architecture is None:
+            return  # just begun elsewhere, or failed before it had one
+        if asked is not None and tuple(asked["architecture"]) == architecture:
+            note = note_from_plain(asked["note"])
         else:
-            return  # just begun elsewhere, or failed before it had an architecture
+            # Put there by hand, or by another sampler: it counts, and stands for no prefix.
+            note = Note("given", cursor=self._search.cursor)
         self._numbers[trial.number] = self._search.enter(architecture, note).number
 
-    def _learn(self, number: int, reward: float | None) -> None:
-        mirrored = self._numbers.get(number)
-        if mirrored is not None and mirrored not in self._search.history.rewards:
+    def _learn(self, trial: FrozenTrial, reward: float | None) -> None:
+        mirrored = self._numbers.get(trial.number)
+        known = mirrored is None or mirrored in self._search.history.rewards
+        if mirrored is not None and not known and not self._differs(trial):
             self._search.tell(mirrored, reward)
+
+    def _taken(self, study: "optuna.Study", number: int, architecture: Architecture) -> bool:
+        """Whether another worker has written down the same architecture and stays with it.
+
+        Of two that have, the younger trial gives way at once, and the older one looks again before
+        it does: if both gave way they could meet again and again.
+        """
+        for _ in range(_LOOKS):
+            others = study.get_trials(deepcopy=False)
+            same = [
+                other.number
+                for other in others
+                if other.number != number and self._architecture(other) == architecture
+            ]
+            if not same:
+                return False
+            if min(same) < number:
+                return True
+        return True
 
     def _restart(self) -> None:
         self._search = self._make()
@@ -226,15 +256,6 @@ def suggest(trial: "optuna.Trial", space: LayerwiseSpace) -> dict[str, Option]:
         layer.name: trial.suggest_categorical(layer.name, layer.options) for layer in space.layers
     }
     return {name: option for name, option in chosen.items() if option is not None}
-
-
-def _taken(study: "optuna.Study", number: int, architecture: list[int]) -> bool:
-    """Whether another worker has written down the same architecture meanwhile."""
-    return any(
-        other.number != number
-        and other.system_attrs.get(ATTRIBUTE, {}).get("architecture") == architecture
-        for other in study.get_trials(deepcopy=False)
-    )
 
 
 def _reward(

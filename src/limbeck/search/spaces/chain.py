@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from limbeck.errors import ShapeError
-from limbeck.search.costs import Bounds, Cost, Limit
+from limbeck.search.costs import Bounds, Cost, Limit, order_at_default
 from limbeck.search.space import Architecture, LayerwiseSpace
 
 _Ends = dict[int, Bounds]
@@ -78,9 +78,7 @@ class ChainCost(Cost):
     def order(self, layer: int) -> tuple[int, ...]:
         """By the cost of the default architecture with one option changed."""
         if layer not in self._orders:
-            default, k = self.space.default, self.space.sizes[layer]
-            costs = [self.total((*default[:layer], s, *default[layer + 1 :])) for s in range(k)]
-            self._orders[layer] = tuple(sorted(range(k), key=costs.__getitem__))
+            self._orders[layer] = order_at_default(self, layer)
         return self._orders[layer]
 
     def _walk(self, prefix: Architecture) -> tuple[float, int]:

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from limbeck.errors import ConfigError
 from limbeck.search.costs import Cost
 from limbeck.search.space import LayerwiseSpace
 
@@ -37,6 +38,17 @@ class NamedSpace:
     costs: dict[str, Cost]
     build: Build
     example: tuple[int, int, int, int]
+
+
+def check_build(space: LayerwiseSpace, architecture: Sequence[int], classes: int) -> None:
+    """Refuse what no network can be made of.
+
+    Raises:
+        ConfigError: there is no such architecture, or no class.
+    """
+    space.check(architecture)
+    if classes < 1:
+        raise ConfigError(f"classes={classes}: a network needs at least one.")
 
 
 def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:

@@ -21,7 +21,7 @@ from limbeck.errors import ConfigError
 from limbeck.search.costs import Cost, MonotoneCost
 from limbeck.search.space import Architecture, Layer, LayerwiseSpace
 from limbeck.search.spaces.cells import CONV_3X3, SKIP, Cell, Reduction, head, stem
-from limbeck.search.spaces.named import NamedSpace, seeded
+from limbeck.search.spaces.named import NamedSpace, check_build, seeded
 
 WIDTHS = tuple(range(8, 65, 8))
 CELL = (CONV_3X3, CONV_3X3, CONV_3X3, SKIP, CONV_3X3, CONV_3X3)
@@ -47,9 +47,7 @@ def build(architecture: Sequence[int], *, classes: int = 10, seed: int = 0) -> n
     Raises:
         ConfigError: there is no such architecture, or no class.
     """
-    space().check(architecture)
-    if classes < 1:
-        raise ConfigError(f"classes={classes}: a network needs at least one.")
+    check_build(space(), architecture, classes)
     return seeded(lambda: _network(tuple(architecture), classes), seed)
 
 

@@ -12,7 +12,6 @@ from itertools import pairwise
 
 from torch import nn
 
-from limbeck.errors import ConfigError
 from limbeck.search.costs import AdditiveCost, Cost
 from limbeck.search.space import Architecture, Layer, LayerwiseSpace
 from limbeck.search.spaces.cells import (
@@ -27,7 +26,7 @@ from limbeck.search.spaces.cells import (
     head,
     stem,
 )
-from limbeck.search.spaces.named import NamedSpace, seeded
+from limbeck.search.spaces.named import NamedSpace, check_build, seeded
 
 CHANNELS = (16, 32, 64)
 CELLS = 5
@@ -56,9 +55,7 @@ def build(architecture: Sequence[int], *, classes: int = 10, seed: int = 0) -> n
     Raises:
         ConfigError: there is no such architecture, or no class.
     """
-    space().check(architecture)
-    if classes < 1:
-        raise ConfigError(f"classes={classes}: a network needs at least one.")
+    check_build(space(), architecture, classes)
     return seeded(lambda: _network(tuple(architecture), classes), seed)
 
 
