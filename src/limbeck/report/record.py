@@ -15,6 +15,7 @@ from limbeck.report.embeddings import Embeddings
 from limbeck.report.plain import from_plain, to_plain
 from limbeck.report.purchase import Purchase
 from limbeck.report.results import Decision, Deferral, Evaluation, TrustCheck, Verdict
+from limbeck.report.search import SearchView
 
 FORMAT = 1
 Part = Literal["trust", "deferral", "decision", "cost", "size", "disagreements"]
@@ -187,6 +188,7 @@ class RunRecord:
         format: Version of this layout.
         purchase: How the answers were bought; None unless they were bought in rounds.
         embeddings: What the teacher's embeddings hold; None unless an arm splits classes by them.
+        search: How the student's architecture was found; None unless it was searched for.
     """
 
     title: str
@@ -207,6 +209,7 @@ class RunRecord:
     decision: Decision | None = None
     purchase: Purchase | None = None
     embeddings: Embeddings | None = None
+    search: SearchView | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values; raises DataError for NaN, infinity and arrays."""
