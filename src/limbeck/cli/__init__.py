@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from cyclopts import App
 
 HELP = {"--help", "-h"}
+_TAKE_RUN_FILES = (["plan"], ["label"], ["distill"], ["compare"], ["search"])
+_TWO_WORDS = (["search", "cost-fit"],)
 
 
 def main() -> None:
@@ -68,6 +70,7 @@ def build_app() -> "App":
     from limbeck.cli.ledger import build_ledger_app
     from limbeck.cli.people import ask, tell
     from limbeck.cli.predict import predict
+    from limbeck.cli.search import build_search_app
     from limbeck.cli.select import select
 
     app = App(
@@ -80,6 +83,7 @@ def build_app() -> "App":
     )
     for command in (demo, plan, label, ask, tell, distill, compare, predict, select, doctor):
         app.command(command)
+    app.command(build_search_app())
     app.command(build_ledger_app())
     return app
 
@@ -107,10 +111,9 @@ def _with_run_file(words: list[str]) -> list[str]:
     Otherwise the parser takes the first setting that it does not know, such as `--train.steps`, for
     the run file.
     """
-    if words[:1] in (["plan"], ["label"], ["distill"], ["compare"]) and (
-        len(words) == 1 or words[1].startswith("--")
-    ):
-        return words if HELP & set(words) else [words[0], NO_RUN_FILE, *words[1:]]
+    named = 2 if words[:2] in _TWO_WORDS else 1
+    if words[:1] in _TAKE_RUN_FILES and (len(words) == named or words[named].startswith("--")):
+        return words if HELP & set(words) else [*words[:named], NO_RUN_FILE, *words[named:]]
     return words
 
 

@@ -93,6 +93,9 @@ def choose(arms: Sequence[Arm]) -> Arm:
     return max(arms, key=lambda arm: (arm.accuracy, -arm.nll))
 
 
+Watch = Callable[[CurvePoint], None]
+
+
 def ignore_objective(name: str, objective: Objective) -> None:
     """Look at no fitted objective."""
 
@@ -129,11 +132,16 @@ class ArmTrainer:
         )
         return arm
 
-    def fitted(self, name: str, checkpoint: str) -> Job:
-        """Train a student as an arm does, under a checkpoint of its own; test rows are not seen."""
+    def fitted(self, name: str, checkpoint: str, watch: Watch | None = None) -> tuple[Job, Trained]:
+        """Train a student as an arm does, under a checkpoint of its own; test rows are not seen.
+
+        Args:
+            name: Of the arm.
+            checkpoint: Name of the file, and of the student in messages.
+            watch: Called after every evaluation; what it raises ends the training.
+        """
         job = replace(self._job_of(name), name=checkpoint)
-        self._run(job)
-        return job
+        return job, self._run(job, watch)
 
     def _arm(self, name: str) -> Arm:
         job = self._job_of(name)
@@ -247,12 +255,14 @@ class ArmTrainer:
     def _predict(self, job: Job, rows: Labelled) -> Tensor:
         return predict(job.student.module, job, rows.rows, self._accelerator.device)
 
-    def _run(self, job: Job) -> Trained:
+    def _run(self, job: Job, watch: Watch | None = None) -> Trained:
         folder = self._folder
 
         def on_step(step: int, point: CurvePoint | None) -> None:
             detail = {} if point is None else {"accuracy": point.accuracy}
             folder.tell(Event(job.name, "training", step, job.stop_at, detail))
+            if watch is not None and point is not None:
+                watch(point)
 
         path = folder.checkpoints / f"{job.name}.safetensors"
         settings = f"{self._m.settings}.{job.name}.{job.stop_at}"

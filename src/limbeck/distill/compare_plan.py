@@ -26,12 +26,8 @@ from limbeck.distill.pool_choice import draw_as_if_new, read_selection
 from limbeck.distill.questions import Questions, check_budget, open_book
 from limbeck.distill.recipes import check_objectives, expand
 from limbeck.distill.round_sizes import forecast_rows
-from limbeck.distill.run import (
-    check_validation,
-    questions_of,
-    stage,
-    teacher_if_ready,
-)
+from limbeck.distill.run import check_validation, questions_of, teacher_if_ready
+from limbeck.distill.staging import stage
 from limbeck.distill.teacher import check_engine
 from limbeck.distill.to_buy import worst_price
 from limbeck.errors import ConfigError

@@ -4,36 +4,29 @@ A seed is an ordinary run in a folder of its own, so whatever stops it, the next
 from its last checkpoint. A seed that fails is told in one sentence and the others go on.
 """
 
-import contextlib
-import fcntl
 import multiprocessing
-import os
-import signal
-import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from types import FrameType
-
-import torch
 
 from limbeck.distill.compare_plan import SeedPlan
 from limbeck.distill.folder import WARNING, Event, Listener, RunFolder
 from limbeck.distill.pool_choice import read_selection, write_selection
+from limbeck.distill.processes import (
+    STOP_GRACE_SECONDS,
+    alone_in,
+    as_children_need_it,
+    begin_child,
+)
 from limbeck.distill.run import distill
-from limbeck.errors import LimbeckError, StorageError, one_line
+from limbeck.errors import LimbeckError, one_line
 from limbeck.storage import write_text
 
-STOP_GRACE_SECONDS = 15.0
-"""How long processes may take to write down what is in flight when they are stopped."""
 _PULSE_SECONDS = 0.2
-_LOCK_SECONDS = 20.0
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 FAILURE = "failure.txt"
 
 
@@ -95,30 +88,6 @@ def attempt(plan: SeedPlan, listener: Listener) -> Failure | None:
     return None
 
 
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run folder.
-
-    Raises:
-        StorageError: another process works in it, and has not ended after some seconds.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as handle:
-        end = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise StorageError(
-                        f"another process is working in {folder}; wait until it is done, or stop "
-                        f"it, then run the same command again."
-                    ) from None
-                time.sleep(0.1)
-        yield
-
-
 def _named(seed: int, listener: Listener) -> Listener:
     """A listener of one seed's events that says whose they are."""
 
@@ -170,7 +139,7 @@ class _Crew:
         process = context.Process(
             target=_work, args=(plan, self._threads, theirs), name=f"seed-{plan.config.seed}"
         )
-        with _as_children_need_it(self._threads):
+        with as_children_need_it(self._threads):
             process.start()
         theirs.close()
         self._running[ours] = (plan, process)
@@ -217,55 +186,15 @@ def _died(seed: int, code: int) -> Failure:
     )
 
 
-@contextlib.contextmanager
-def _as_children_need_it(threads: int) -> Iterator[None]:
-    """Set what a child reads when it starts, before torch is there.
-
-    The number of threads; and that Ctrl-C, which a terminal sends to all processes, is the
-    parent's to answer.
-    """
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
-    here = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if here else None
-    try:
-        yield
-    finally:
-        if here:
-            signal.signal(signal.SIGINT, handler)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 def _work(plan: SeedPlan, threads: int, connection: Connection) -> None:
     """The life of a child."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
+    begin_child(threads)
     try:
         failure = attempt(plan, _throttled(connection))
         connection.send("done" if failure is None else failure)
     except (KeyboardInterrupt, BrokenPipeError):
         # The run has unwound: what was in flight is recorded or given back.
         raise SystemExit(130) from None
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; let it unwind
-    raise KeyboardInterrupt
-
-
-def _end_with_parent() -> None:
-    """A child without its parent would go on unseen, beside the next attempt."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(STOP_GRACE_SECONDS)
-    os._exit(1)
 
 
 def _throttled(connection: Connection) -> Listener:

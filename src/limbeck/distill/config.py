@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from limbeck.data.config import DataConfig
 from limbeck.distill.buy_config import BuyConfig
 from limbeck.distill.open_tables import OPEN, Table, read_toml, take_options, take_tables
+from limbeck.distill.search.config import SearchConfig, checked_options
 from limbeck.engines.config import RayConfig
 from limbeck.errors import ConfigError
 from limbeck.registry import names
@@ -27,6 +28,7 @@ PATH_OPTIONS = (
         "--teacher.path",
         "--teacher.weights",
         "--student.settings.path",
+        "--search.table",
         "--out",
         "--ledger",
         "--code",
@@ -65,6 +67,8 @@ class StudentConfig:
     chosen by the columns, and reported."""
     settings: Table = field(default_factory=dict)
     """Settings of that kind, such as buckets or hidden."""
+    arch: Literal["fixed", "search"] = "fixed"
+    """Whether `settings` are the student's, or where a search for better ones begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +210,7 @@ class DistillConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     buy: BuyConfig = field(default_factory=BuyConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     decision: DecisionConfig = field(default_factory=DecisionConfig)
     onnx: bool = True
     """Export the student to ONNX as well; needs the extra `export`."""
@@ -236,6 +241,14 @@ class DistillConfig:
         if self.seed < 0:
             raise ConfigError(f"seed={self.seed}: must be >= 0.")
         check_arms((self.buy.arm,), "buy.arm")
+        arm, holding = self.search.arm, [*self.objective.arms]
+        if "labels_and_validation" in holding:
+            holding.remove("labels_and_validation")
+        if arm and arm not in holding:
+            raise ConfigError(
+                f"search.arm={arm!r}: must be one of the arms of this run that leave validation "
+                f"alone: {', '.join(holding)}."
+            )
 
 
 TABLES: dict[str, type] = {
@@ -246,6 +259,7 @@ TABLES: dict[str, type] = {
     "train": TrainConfig,
     "objective": ObjectiveConfig,
     "buy": BuyConfig,
+    "search": SearchConfig,
     "decision": DecisionConfig,
     "ray": RayConfig,
 }
@@ -266,8 +280,8 @@ def load_config(path: Path | None, options: Sequence[str] = ()) -> DistillConfig
     from cyclopts.config import Dict
 
     data = read_toml(path)
-    student, objectives = take_tables(data)
-    given = take_options(_absolute(options), student, objectives)
+    tables = take_tables(data)
+    given = take_options(_absolute(options), tables)
     sources = [] if path is None else [Dict(data, use_commands_as_keys=False, source=str(path))]
     app = App(config=sources, help_flags=[], version_flags=[], result_action="return_value")
 
@@ -284,8 +298,9 @@ def load_config(path: Path | None, options: Sequence[str] = ()) -> DistillConfig
     assert isinstance(config, DistillConfig)
     config = replace(
         config,
-        student=replace(config.student, settings=student),
-        objective=replace(config.objective, settings=objectives),
+        student=replace(config.student, settings=tables.student),
+        objective=replace(config.objective, settings=tables.objectives),
+        search=replace(config.search, options=checked_options(tables.search)),
     )
     return _from_folder(config, Path() if path is None else path.parent)
 
@@ -298,6 +313,7 @@ def _from_folder(config: DistillConfig, folder: Path) -> DistillConfig:
         data=config.data.relative_to(folder),
         teacher=config.teacher.relative_to(folder),
         student=_student_from(config.student, folder),
+        search=config.search.relative_to(folder),
         out=(folder / config.out).resolve(),
         ledger=(folder / config.ledger).resolve(),
         code=(folder / config.code).resolve(),

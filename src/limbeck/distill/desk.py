@@ -17,7 +17,8 @@ from limbeck.distill.folder import LABEL_FILE, Listener, RunFolder
 from limbeck.distill.pool_choice import choose_pool
 from limbeck.distill.questions import AnswerBook, check_budget, check_money, questions
 from limbeck.distill.round_files import rows_of_rounds
-from limbeck.distill.run import load_teacher, run_id, stage
+from limbeck.distill.run import load_teacher, run_id
+from limbeck.distill.staging import stage
 from limbeck.errors import ConfigError
 from limbeck.ledger import Budget, SqliteLedger
 from limbeck.ledger.orders import Order

@@ -7,6 +7,7 @@ nothing.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -72,10 +73,31 @@ def encode_rows(
     Raises:
         DataError: the student's encoder refuses a row, which is named.
     """
-    assert splits.pool is not None
     student, rate = make_student(config, splits, folder)
     if not (folder.encoded / "pool.bin").exists():
         folder.log("encode", f"encoding {len(pool_rows):,} pool rows for the student")
+    return encode_for(student, rate, splits, pool_rows, folder.encoded)
+
+
+def encode_labelled(config: DistillConfig, splits: Splits, folder: RunFolder) -> EncodedRows:
+    """The same without pool rows, beside those of the run: for who learns from labels alone."""
+    student, rate = make_student(config, splits, folder)
+    return encode_for(student, rate, splits, np.arange(0), folder.search / "encoded" / "labelled")
+
+
+def encode_for(
+    student: Student,
+    learning_rate: float,
+    splits: Splits,
+    pool_rows: NDArray[np.int64],
+    place: Path,
+) -> EncodedRows:
+    """Encode rows for a student that is made already, once, into the folder `place`.
+
+    Raises:
+        DataError: the student's encoder refuses a row, which is named.
+    """
+    assert splits.pool is not None
 
     def encoded(name: str, rows: Dataset) -> Labelled:
         assert rows.labels is not None
@@ -88,7 +110,7 @@ def encode_rows(
             return EncodedStore.build(
                 student.encoder,
                 (rows.take(part) for part in _parts(positions, _BATCH)),
-                folder.encoded / f"{name}.bin",
+                place / f"{name}.bin",
                 rows=len(positions),
                 source=content_hash(ids),
                 name=_describe(name, rows, positions),
@@ -98,7 +120,7 @@ def encode_rows(
 
     return EncodedRows(
         student=student,
-        learning_rate=rate,
+        learning_rate=learning_rate,
         labelled=encoded("labelled", splits.labelled),
         validation=encoded("validation", splits.validation),
         test=encoded("test", splits.test),

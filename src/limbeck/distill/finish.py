@@ -45,6 +45,7 @@ from limbeck.report.record import (
     bin_margins,
 )
 from limbeck.report.results import Decision, Deferral, Evaluation, TrustCheck
+from limbeck.report.search import SearchView
 from limbeck.storage import write_json, write_text
 from limbeck.teachers import Teacher
 from limbeck.trust import Temperature
@@ -64,6 +65,7 @@ def finish(
     *,
     timed: bool = True,
     embeddings: Embeddings | None = None,
+    search: SearchView | None = None,
 ) -> None:
     """Measure the arms on test, export the chosen student, write report and metrics."""
     assert splits.test.labels is not None
@@ -113,6 +115,7 @@ def finish(
         decision=priced,
         purchase=purchase_view(config, splits, acquired, trust),
         embeddings=embeddings,
+        search=search,
     )
     write_text(folder.report, render(record))
     write_json(folder.metrics, record.to_dict())

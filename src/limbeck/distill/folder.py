@@ -36,9 +36,10 @@ FREE_KEYS = (
     *(f"ray.{entry.name}" for entry in fields(RayConfig)),
     *(f"decision.{entry.name}" for entry in fields(DecisionConfig)),
     *(f"teacher.endpoint.{name}" for name in ENDPOINT_KEYS),
+    *("search.trials", "search.workers"),
 )
 """Settings that a resumed run may change: where things lie, what more may be spent, where the
-teacher is asked, and what mistakes cost, which shapes no arm."""
+teacher is asked, what mistakes cost, which shapes no arm, and how long a search goes on."""
 _MEMBER = re.compile(r"(?<=^teacher\.)teachers\.\d+\.")
 """What sets a setting of an ensemble's teacher off from the same setting of a teacher alone."""
 LABEL_KEYS = ("data.", "teacher.", "buy.", "seed", "ask_test")
@@ -89,6 +90,7 @@ class RunFolder:
         self.checkpoints = root / "checkpoints"
         self.selections = root / "selections"
         self.teacher = root / "teacher"
+        self.search = root / "search"
         self.student = root / "student"
         self.metrics = root / "metrics.json"
         self.report = root / "report.html"

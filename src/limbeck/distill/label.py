@@ -18,7 +18,8 @@ from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import LABEL_FILE, START, Listener, RunFolder, ignore
 from limbeck.distill.questions import check_budget, content_questions
 from limbeck.distill.round_sizes import check_no_rounds
-from limbeck.distill.run import make_teacher, run_id, stage
+from limbeck.distill.run import make_teacher, run_id
+from limbeck.distill.staging import stage
 from limbeck.distill.teacher import asked_by
 from limbeck.ledger import Spending, SqliteLedger
 from limbeck.storage import atomic_path

@@ -14,7 +14,8 @@ from limbeck.data.readers import sample_rows
 from limbeck.data.stage import Layout, typed_batches
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import Listener, RunFolder, ignore
-from limbeck.distill.run import answer_columns, stage, teacher_if_ready
+from limbeck.distill.run import teacher_if_ready
+from limbeck.distill.staging import answer_columns, stage
 from limbeck.errors import ConfigError, DataError
 from limbeck.ledger.facts import SHORT, TeacherFacts
 from limbeck.ledger.reparse import Reparsed, reparse

@@ -21,6 +21,7 @@ from limbeck.distill.encoding import EncodedRows
 from limbeck.distill.folder import content_hash, settings_hash
 from limbeck.distill.questions import AnswerBook
 from limbeck.distill.recipes import own_sources
+from limbeck.distill.search.config import SearchConfig
 from limbeck.distill.trust import Trust
 from limbeck.distill.views import Subset
 from limbeck.engines.config import RayConfig
@@ -77,6 +78,32 @@ def prepare_materials(
     )
 
 
+def labels_materials(config: DistillConfig, splits: Splits, encoded: EncodedRows) -> Materials:
+    """The same where nobody is asked: for arms that learn from labels alone."""
+
+    def nobody(_: Objective) -> AnsweredPool:
+        raise AssertionError("an arm that learns from labels wants no pool")
+
+    return Materials(
+        student=encoded.student,
+        labelled=encoded.labelled,
+        validation=encoded.validation,
+        evidence=Subset(encoded.validation.rows, np.arange(0)),
+        test=encoded.test,
+        pools=nobody,
+        fit=lambda objective: objective,
+        steps=steps_of(config, len(encoded.pool_rows)),
+        learning_rate=encoded.learning_rate,
+        settings=settings_hash(
+            _shaping(config),
+            encoded.student.encoder.to_config(),
+            _weights_hash(encoded.student),
+            content_hash(splits.labelled.content_ids, splits.validation.content_ids),
+            torch.__version__,
+        ),
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AnsweredPool:
     """Encoded pool rows and, read from the ledger a minibatch at a time, their targets."""
@@ -122,7 +149,8 @@ def _shaping(config: DistillConfig) -> str:
     rest = replace(
         rest, teacher=replace(teacher, teachers=tuple(map(_answers_only, teacher.teachers)))
     )
-    return repr(replace(rest, decision=DecisionConfig()))
+    # What a search has found is in the weights of the student that it gave.
+    return repr(replace(rest, decision=DecisionConfig(), search=SearchConfig()))
 
 
 def _answers_only(teacher: TeacherConfig) -> TeacherConfig:

@@ -1,4 +1,5 @@
-"""Tables of a run file whose keys depend on what is chosen: settings of a student or an objective.
+"""Tables of a run file whose keys depend on what is chosen: settings of a student, of objectives,
+and what a search tries.
 
 Their values are read here with the types that the file gives them. The parser of all other settings
 sees words only, and would take 1 for true and 0.5 for 0 where any type is allowed.
@@ -6,6 +7,7 @@ sees words only, and would take 1 for true and 0.5 for 0 where any type is allow
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,23 @@ from limbeck.errors import ConfigError
 Value = bool | int | float | str
 Table = dict[str, Value]
 
-STUDENT, OBJECTIVE = "student.settings", "objective.settings"
-OPEN = (STUDENT, OBJECTIVE)
+STUDENT, OBJECTIVE, SEARCH = "student.settings", "objective.settings", "search.options"
+OPEN = (STUDENT, OBJECTIVE, SEARCH)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTables:
+    """What was taken out of a file's tables.
+
+    Args:
+        student: Settings of the student.
+        objectives: Settings of each objective by its name.
+        search: Options of settings that a search tries, as they were given.
+    """
+
+    student: Table
+    objectives: dict[str, Table]
+    search: dict[str, object]
 
 
 def read_toml(path: Path | None) -> dict[str, Any]:
@@ -34,24 +51,25 @@ def read_toml(path: Path | None) -> dict[str, Any]:
         raise ConfigError(f"not valid TOML: {error} (in {path})") from error
 
 
-def take_tables(data: dict[str, Any]) -> tuple[Table, dict[str, Table]]:
+def take_tables(data: dict[str, Any]) -> OpenTables:
     """Take the open tables out of a file's tables, changing them.
-
-    Returns:
-        Settings of the student, and settings of each objective by its name.
 
     Raises:
         ConfigError: one of them is no table, or holds something else than plain values.
     """
     student = _checked(STUDENT, _pop(data, STUDENT))
     objectives = _pop(data, OBJECTIVE)
-    return student, {
-        name: _checked(f"{OBJECTIVE}.{name}", _as_table(f"{OBJECTIVE}.{name}", values))
-        for name, values in objectives.items()
-    }
+    return OpenTables(
+        student,
+        {
+            name: _checked(f"{OBJECTIVE}.{name}", _as_table(f"{OBJECTIVE}.{name}", values))
+            for name, values in objectives.items()
+        },
+        dict(_pop(data, SEARCH)),
+    )
 
 
-def take_options(words: Sequence[str], student: Table, objectives: dict[str, Table]) -> list[str]:
+def take_options(words: Sequence[str], tables: OpenTables) -> list[str]:
     """Put options such as `--student.settings.hidden 32` into the tables; give the other words.
 
     Raises:
@@ -67,13 +85,18 @@ def take_options(words: Sequence[str], student: Table, objectives: dict[str, Tab
             continue
         value = given if equals else next(left, None)
         owner, _, key = option.removeprefix(f"--{table}").removeprefix(".").rpartition(".")
-        if value is None or not key or (owner == "") != (table == STUDENT):
+        if value is None or not key or (owner == "") != (table != OBJECTIVE):
             raise ConfigError(
-                f"{option} cannot be used; write --student.settings.<key> <value> or "
-                f"--objective.settings.<objective>.<key> <value>."
+                f"{option} cannot be used; write --student.settings.<key> <value>, "
+                f"--objective.settings.<objective>.<key> <value>, or --search.options.<key> "
+                f"'[<value>, <value>]'."
             )
-        place = student if table == STUDENT else objectives.setdefault(owner, {})
-        place[key.replace("-", "_")] = _parsed(value)
+        key = key.replace("-", "_")
+        if table == SEARCH:
+            tables.search[key] = _read(value)
+            continue
+        place = tables.student if table == STUDENT else tables.objectives.setdefault(owner, {})
+        place[key] = _parsed(value)
     return rest
 
 
@@ -100,8 +123,12 @@ def _checked(name: str, values: Mapping[str, Any]) -> Table:
 
 def _parsed(text: str) -> Value:
     """A word of the command line as TOML would read it; what is no TOML is a string."""
+    value = _read(text)
+    return value if isinstance(value, Value) else text
+
+
+def _read(text: str) -> object:
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-    return value if isinstance(value, Value) else text

@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,10 @@ from limbeck.distill.materials import steps_of
 from limbeck.distill.needs import check_teacher
 from limbeck.distill.recipes import check_objectives, expand, make_objective, title
 from limbeck.distill.round_sizes import check_no_rounds
-from limbeck.distill.run import questions_of, stage, teacher_if_ready
+from limbeck.distill.run import questions_of, teacher_if_ready
+from limbeck.distill.search.forecast import search_plan
+from limbeck.distill.search.run import SEARCH
+from limbeck.distill.staging import stage
 from limbeck.distill.teacher import check_engine
 from limbeck.distill.to_buy import count_answers, worst_price
 from limbeck.ledger import Limit, SqliteLedger
@@ -54,6 +58,7 @@ class Plan:
             from a few timed steps.
         free_bytes: Room on the disk.
         limit: What all runs of the ledger may spend together and have spent; empty without one.
+        search: What a search for the student would do; empty without one.
         heads: Of arms whose students have more outputs than classes: the outputs, and the weights
             that they are more.
         ends: Why fewer answers than that will be bought, or none; empty where all will be.
@@ -79,6 +84,7 @@ class Plan:
     free_bytes: int
     limit: str = ""
     ends: str = ""
+    search: tuple[str, ...] = ()
     heads: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -105,6 +111,7 @@ class Plan:
                 *([f"ends      {self.ends}"] if self.ends else []),
                 *self.expected.lines,
                 *([self.limit] if self.limit else []),
+                *self.search,
                 *self._training(),
                 f"writes    {self.out} and {self.ledger}",
             ]
@@ -154,6 +161,16 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
         steps = steps_of(config, buy.pool_rows) if trains else 0
         student = make_student(config, splits, folder)[0] if arms else None
         seconds = training_seconds(config, splits, folder, steps, teacher, arms, student)
+        looked: tuple[str, ...] = ()
+        if student is not None and config.student.arch == SEARCH:
+            looked = search_plan(
+                config,
+                splits,
+                student,
+                folder,
+                buy.pool_rows,
+                partial(_timed_steps, splits, student),
+            )
         heads = {} if student is None else _wide_heads(config, student, arms)
     low, middle, high = np.quantile(seconds, (0.1, 0.5, 0.9)).tolist()
     assert splits.pool is not None
@@ -179,6 +196,7 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
         free_bytes=shutil.disk_usage(config.out).free,
         limit=_ledger_limit(config.ledger),
         ends=buy.ends,
+        search=looked,
         heads=heads,
     )
 

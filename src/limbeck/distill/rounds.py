@@ -207,7 +207,7 @@ class _Rounds:
         materials = replace(materials, steps=steps, settings=f"{materials.settings}.{steps}")
         trainer = ArmTrainer(config, materials, self._folder, self._accelerator)
         name = expand_arm(config.buy.arm, config)[0] if count else "labels"
-        return trainer.fitted(name, series.files.name(number))
+        return trainer.fitted(name, series.files.name(number))[0]
 
     def _known(self, rows: NDArray[np.int64]) -> Acquired:
         """What is known of the teacher with these pool rows bought."""

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from limbeck.data import Splits, find_source, prepare, sample_rows
+from limbeck.data import Splits
 from limbeck.distill.acquire import Acquired, Acquisition, acquire, check_spending
 from limbeck.distill.arms import ArmTrainer, choose, ignore_objective
 from limbeck.distill.choosing import make_rule
 from limbeck.distill.config import DistillConfig
-from limbeck.distill.decision import check_decision
 from limbeck.distill.embedding_study import EmbeddingStudy
-from limbeck.distill.encoding import EncodedRows, check_student, encode_rows
+from limbeck.distill.encoding import EncodedRows, check_student, encode_labelled, encode_rows
 from limbeck.distill.finish import finish
 from limbeck.distill.fit import fit_teacher, is_trained
 from limbeck.distill.folder import START, Listener, RunFolder, ignore
@@ -30,12 +29,15 @@ from limbeck.distill.questions import Questions, content_questions, questions
 from limbeck.distill.recipes import check_objectives, expand
 from limbeck.distill.round_sizes import round_sizes
 from limbeck.distill.rounds import buy_in_rounds
+from limbeck.distill.search.run import SEARCH, check_search, find_student
+from limbeck.distill.search.trials import SearchRows
+from limbeck.distill.staging import stage
 from limbeck.distill.teacher import asked_by, load_teacher
 from limbeck.distill.trust import fit_trust
 from limbeck.errors import ConfigError, WaitingError
 from limbeck.ledger import Ledger, SqliteLedger
 from limbeck.storage import write_first
-from limbeck.teachers import Teacher, candidate_columns
+from limbeck.teachers import Teacher
 from limbeck.teachers.imports import importable
 
 if TYPE_CHECKING:
@@ -60,8 +62,8 @@ def distill(config: DistillConfig, listener: Listener = ignore, *, timed: bool =
     Raises:
         LimbeckError: one of its kinds, before money or minutes are spent where that is possible.
     """
-    with _begun(config, listener) as (folder, ledger, accelerator):
-        bought = _buy(config, folder, ledger, accelerator)
+    with begun(config, listener) as (folder, ledger, accelerator):
+        bought = buy(config, folder, ledger, accelerator)
         outcome = _train(config, folder, bought, accelerator, timed=timed)
     folder.log("done", f"verdict: {outcome.verdict.title}")
     return outcome
@@ -77,15 +79,15 @@ def choose_next(config: DistillConfig, listener: Listener = ignore) -> bool:
         LimbeckError: as `distill`.
     """
     try:
-        with _begun(config, listener) as (folder, ledger, accelerator):
-            _buy(config, folder, ledger, accelerator)
+        with begun(config, listener) as (folder, ledger, accelerator):
+            buy(config, folder, ledger, accelerator)
     except WaitingError:
         return True
     return False
 
 
 @contextmanager
-def _begun(
+def begun(
     config: DistillConfig, listener: Listener
 ) -> "Iterator[tuple[RunFolder, Ledger, Accelerator]]":
     """The run's folder and ledger, and where it computes."""
@@ -100,8 +102,16 @@ def _begun(
         yield folder, ledger, accelerator
 
 
+def encode_only(config: DistillConfig, folder: RunFolder) -> tuple[Splits, EncodedRows]:
+    """Rows and a student of a run of which no teacher is asked; nothing is claimed."""
+    splits = stage(config, folder)
+    check_student(config, splits)
+    check_validation(config, splits)
+    return splits, encode_labelled(config, splits, folder)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class _Bought:
+class Bought:
     """What a run has when nothing more is bought."""
 
     splits: Splits
@@ -110,9 +120,9 @@ class _Bought:
     acquired: Acquired
 
 
-def _buy(
+def buy(
     config: DistillConfig, folder: RunFolder, ledger: Ledger, accelerator: "Accelerator"
-) -> _Bought:
+) -> Bought:
     """The first half: rows, the teacher, its answers."""
     main_first = accelerator.main_process_first
     # Helpers of a distributed run wait at each of these, then find the work done.
@@ -132,6 +142,8 @@ def _buy(
             make_rule(config)
             round_sizes(config, asked, len(rows))
         encoded = encode_rows(config, splits, rows, folder)
+        if config.student.arch == SEARCH:
+            check_search(config, encoded.student, folder)
         folder.claim(config)
     if teacher is None:
         teacher = make_teacher(config, splits, folder, accelerator)
@@ -144,13 +156,13 @@ def _buy(
         else:
             with main_first():
                 acquired = acquire(task, within=rows)
-    return _Bought(splits, encoded, teacher, acquired)
+    return Bought(splits, encoded, teacher, acquired)
 
 
 def _train(
     config: DistillConfig,
     folder: RunFolder,
-    bought: _Bought,
+    bought: Bought,
     accelerator: "Accelerator",
     *,
     timed: bool,
@@ -159,7 +171,11 @@ def _train(
     splits, acquired = bought.splits, bought.acquired
     trust = fit_trust(config, splits, acquired, bought.teacher)
     folder.log("trust", trust.summary())
-    materials = prepare_materials(config, splits, bought.encoded, acquired, trust)
+    encoded, found = bought.encoded, None
+    if config.student.arch == SEARCH:
+        rows = SearchRows(splits, encoded, acquired, trust)
+        encoded, found = find_student(config, rows, folder, run_id(folder), accelerator)
+    materials = prepare_materials(config, splits, encoded, acquired, trust)
     study = EmbeddingStudy(splits, acquired, trust, folder)
     look = study.look if accelerator.is_main_process else ignore_objective
     trainer = ArmTrainer(config, materials, folder, accelerator, look)
@@ -177,50 +193,10 @@ def _train(
             folder,
             timed=timed,
             embeddings=study.view(),
+            search=found,
         )
     accelerator.wait_for_everyone()
     return read_outcome(folder)
-
-
-def stage(config: DistillConfig, folder: RunFolder) -> Splits:
-    """Read the files into the run folder, once.
-
-    Raises:
-        DataError: the files cannot be used; ConfigError: there is no pool, or the settings of the
-            decision do not fit the classes.
-    """
-    splits = prepare(
-        config.data,
-        folder.data,
-        config.seed,
-        keep=answer_columns(config),
-        restage=not folder.claimed,
-    )
-    if splits.pool is None or len(splits.pool) == 0:
-        raise ConfigError(
-            "distillation needs a pool of unlabelled rows and none was given; name a file with "
-            "data.pool (or --pool), or leave the label empty in the rows that are the pool."
-        )
-    check_decision(config.decision, splits.schema.classes)
-    for note in splits.notes:
-        folder.log("data", note)
-    return splits
-
-
-def answer_columns(config: DistillConfig) -> tuple[str, ...]:
-    """Columns of the pool that hold answers, where the teacher reads them off the rows."""
-    everyone = (config.teacher, *config.teacher.teachers)
-    readers = [
-        one
-        for one in everyone
-        if one.kind in ("table", "simulated") and one.path is None and not one.teachers
-    ]
-    if not readers:
-        return ()
-    pool = config.data.pool or config.data.labelled
-    names = sample_rows(find_source(pool)).schema.names
-    found = [name for one in readers for name in candidate_columns(names, label=one.label)]
-    return tuple(dict.fromkeys(found))
 
 
 def teacher_if_ready(config: DistillConfig, splits: Splits, folder: RunFolder) -> Teacher | None:

@@ -62,6 +62,30 @@ def require_ray() -> ModuleType:
     return ray
 
 
+def join_cluster(ray: ModuleType, config: RayConfig) -> bool:
+    """Join the cluster, or start one; give whether it was started here and is ours to end.
+
+    Raises:
+        ConfigError: there is none at the address.
+    """
+    if ray.is_initialized():
+        return False
+    try:
+        ray.init(
+            address=config.address or None,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"ray.address={config.address!r}: no Ray cluster can be used there "
+            f"({' '.join(str(error).split())[:200]}); start one with `ray start --head`, "
+            f"or leave the address out."
+        ) from error
+    return True
+
+
 class RayTeacher(Wrapped):
     """A teacher whose questions are answered by copies of it on a cluster.
 
@@ -161,21 +185,7 @@ class RayTeacher(Wrapped):
 
     def _start(self) -> "_Crew":
         ray, config = self._ray, self._config
-        if not ray.is_initialized():
-            try:
-                ray.init(
-                    address=config.address or None,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                )
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise ConfigError(
-                    f"ray.address={config.address!r}: no Ray cluster can be used there "
-                    f"({' '.join(str(error).split())[:200]}); start one with `ray start --head`, "
-                    f"or leave the address out."
-                ) from error
-            self._own = True
+        self._own = join_cluster(ray, config) or self._own
         threads = Threads.here()
         return _Crew(
             ray,

@@ -16,8 +16,8 @@ from limbeck.report.results import ArmResult, Decision, Evaluation
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MARKS = ("o", "s", "^", "D", "v", "P", "X")
-_SHAPES = (
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+SHAPES = (
     "M11 5a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
     "M11.5 1.5h7v7h-7z",
     "M15 .5l4.5 8.5h-9z",
@@ -34,7 +34,7 @@ _TICKS = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 
 def legend_shapes(evaluation: Evaluation) -> dict[str, str]:
     """SVG path of each arm's mark, the teacher's included."""
-    shapes = {arm.name: _SHAPES[i % len(_SHAPES)] for i, arm in enumerate(evaluation.arms)}
+    shapes = {arm.name: SHAPES[i % len(SHAPES)] for i, arm in enumerate(evaluation.arms)}
     if evaluation.teacher is not None:
         shapes[evaluation.teacher.name] = _TEACHER_SHAPE
     return shapes
@@ -106,7 +106,7 @@ def _lines(
             color=svg.SERIES[i % len(svg.SERIES)],
             linestyle=DASHES[i % len(DASHES)],
             linewidth=2.4 if arm.chosen else 1.2,
-            marker=_MARKS[i % len(_MARKS)],
+            marker=MARKS[i % len(MARKS)],
             markersize=5,
             # Each arm's marks begin elsewhere, so that they do not hide each other.
             markevery=(0.02 + 0.025 * i, 0.2),

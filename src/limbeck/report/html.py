@@ -15,6 +15,7 @@ from markupsafe import Markup
 from limbeck.report import binary, formats, plots, purchase_plots
 from limbeck.report.record import RunRecord
 from limbeck.report.results import ArmResult, VerdictKind
+from limbeck.report.search_section import section
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -79,6 +80,7 @@ def render(record: RunRecord) -> str:
         wide=Markup(' class="wide"') if len(evaluation.classes) > _PAIR_CLASSES else "",
         shapes=binary.legend_shapes(evaluation),
         bought=purchase_plots.draw(record.purchase),
+        search=None if record.search is None else section(record.search),
         plots={
             "roc": binary.roc(evaluation) if evaluation.positive else "",
             "precision_recall": (

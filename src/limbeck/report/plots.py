@@ -175,6 +175,13 @@ def percent_axis(axes: "Axes", *, x: bool = False, y: bool = False) -> None:
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
 
 
+def whole_ticks(axes: "Axes") -> None:
+    """Label an axis of counts, x, at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
 def _reliability_marks(
     axes: "Axes", bins: Sequence[ReliabilityBin], color: str, *, hollow: bool
 ) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from limbeck.report import svg
-from limbeck.report.plots import percent_axis
+from limbeck.report.plots import percent_axis, whole_ticks
 from limbeck.report.purchase import Drawn, Purchase, RoundView
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def curve(found: Purchase) -> Markup:
     if len(bought) <= _FEW_ROUNDS:
         axes.set_xticks(bought)
     else:
-        _whole_ticks(axes)
+        whole_ticks(axes)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set(xlabel="pool answers bought", ylabel="validation accuracy")
     return svg.inline(
@@ -122,7 +122,7 @@ def wrong(found: Purchase) -> Markup:
     for axes in (above, *rest):
         percent_axis(axes, y=True)
         axes.grid(visible=False, axis="x")
-    _whole_ticks(last)
+    whole_ticks(last)
     last.set(xlabel="round", xlim=(batches[0].number - 0.6, batches[-1].number + 0.6))
     said = ", ".join(f"{each.wrong or 0.0:.1%}" for each in known)
     usual = "" if found.wrong_uniform is None else f"; uniform rows have {found.wrong_uniform:.1%}"
@@ -154,12 +154,6 @@ def _log_axis(axes: "Axes", least: float, most: float) -> None:
     between = (1.0, 2.0, 5.0) if most < 100 * least else (1.0,)
     axes.yaxis.set_major_locator(LogLocator(subs=between))
     axes.minorticks_off()
-
-
-def _whole_ticks(axes: "Axes") -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 def _thin(points: Sequence[Drawn]) -> Sequence[Drawn]:

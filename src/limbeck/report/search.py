@@ -104,6 +104,7 @@ class SearchView:
         edges: Of the groups of whole architectures, ascending; may be empty.
         notes: What else to know, a sentence each.
         measured: (number of a trial, predicted cost, measured cost).
+        base_reward: Of the base student, where it was trained beside the trials.
     """
 
     kind: str
@@ -124,6 +125,7 @@ class SearchView:
     edges: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
     measured: tuple[tuple[int, float, float], ...] = ()
+    base_reward: float | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values; raises DataError for NaN and infinity."""
@@ -155,10 +157,22 @@ class SearchView:
         return next(found, None)
 
     @property
+    def reached_by_base(self) -> float | None:
+        """The base student's reward, where it was trained, as a trial or beside them."""
+        if self.base_reward is not None:
+            return self.base_reward
+        return None if self.base is None else self.base.reward
+
+    @property
     def base_in_range(self) -> bool:
         """Whether the base student's cost is within the limit."""
         least = self.low is None or self.base_cost >= self.low
         return least and (self.high is None or self.base_cost <= self.high)
+
+    @property
+    def in_percent(self) -> bool:
+        """Whether rewards are shares that are shown in per cent."""
+        return self.reward.endswith("accuracy")
 
     @property
     def rewarded(self) -> tuple[SearchTrial, ...]:

@@ -8,11 +8,14 @@ and the same figure gives the same bytes.
 
 import io
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 from xml.etree import ElementTree
 
 from markupsafe import Markup
+
+from limbeck.report.formats import clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,13 +82,22 @@ def subplots(rows: int = 1, *, height: float = 3.2) -> "tuple[Figure, list[Axes]
     return figure, axes
 
 
-def inline(figure: "Figure", name: str, *, title: str, description: str) -> Markup:
+def inline(
+    figure: "Figure",
+    name: str,
+    *,
+    title: str,
+    description: str,
+    hover: Mapping[str, Sequence[str]] | None = None,
+) -> Markup:
     """Draw a figure as SVG text for the middle of a page.
 
     Args:
         figure: What to draw.
         name: Unique on the page; prefixes every id.
         title, description: Read aloud instead of the picture.
+        hover: What each mark of a line says under the pointer, by the line's `gid`; all of its
+            marks must lie inside the figure.
 
     Returns:
         Markup without namespaces, links, scripts or style sheets.
@@ -97,6 +109,8 @@ def inline(figure: "Figure", name: str, *, title: str, description: str) -> Mark
         FigureCanvasSVG(figure).print_figure(target, format="svg", metadata={"Date": None})
     root = ElementTree.fromstring(target.getvalue())
     _clean(root, name)
+    for gid, texts in (hover or {}).items():
+        _hover(root, f"{name}-{gid}", texts)
     for attribute in ("width", "height", "version"):
         root.attrib.pop(attribute, None)
     root.set("class", "plot")
@@ -134,6 +148,14 @@ def _clean(element: ElementTree.Element, name: str) -> None:
             element.remove(child)
         else:
             _clean(child, name)
+
+
+def _hover(root: ElementTree.Element, name: str, texts: Sequence[str]) -> None:
+    group = next(each for each in root.iter() if each.get("id") == name)
+    # Else the pointer would fall through marks that are hollow.
+    group.set("pointer-events", "all")
+    for mark, text in zip(group.iter("use"), texts, strict=True):
+        ElementTree.SubElement(mark, "title").text = clean(text)
 
 
 def _size_only(match: re.Match[str]) -> str:

@@ -85,7 +85,20 @@ class StudentSpace:
         Raises:
             ConfigError: there is no such architecture.
         """
-        return _SEARCHED[self.kind].encoder_of(self.encoder, self.settings(architecture))
+        return SEARCHED[self.kind].encoder_of(self.encoder, self.settings(architecture))
+
+    def encoding(self, architecture: Sequence[int]) -> str:
+        """Names how rows are encoded for an architecture; empty where it is as `encoder` does.
+
+        Only the buckets of `text_bag` change what is encoded.
+
+        Raises:
+            ConfigError: there is no such architecture.
+        """
+        settings = self.settings(architecture)
+        if not (isinstance(settings, TextBagConfig) and isinstance(self.base, TextBagConfig)):
+            return ""
+        return "" if settings.buckets == self.base.buckets else f"buckets-{settings.buckets}"
 
     def build(self, architecture: Sequence[int], generator: torch.Generator) -> StudentModule:
         """A module with fresh weights, all drawn from `generator`, for rows of `encoder_of`.
@@ -121,12 +134,12 @@ def student_space(
         ConfigError: the kind cannot be searched, encoder or settings are of another kind, an option
             is not possible, or the base settings are not among the options.
     """
-    if kind not in _SEARCHED:
+    if kind not in SEARCHED:
         raise ConfigError(
-            f"the student {kind!r} has no search space; {', '.join(_SEARCHED)} can be searched. "
+            f"the student {kind!r} has no search space; {', '.join(SEARCHED)} can be searched. "
             f"Write a LayerwiseSpace and its costs for a network of your own."
         )
-    found = _SEARCHED[kind]
+    found = SEARCHED[kind]
     if not (isinstance(encoder, found.encoder) and isinstance(base_settings, found.settings)):
         raise ConfigError(
             f"{kind} got a {type(encoder).__name__} and a {type(base_settings).__name__}; give a "
@@ -173,7 +186,7 @@ def _transformer_encoder(known: TextTransformerEncoder, settings: TextTransforme
     return TextTransformerEncoder(known.columns, learnt, known.tokenizer)
 
 
-_SEARCHED: dict[str, _Searched] = {
+SEARCHED: dict[str, _Searched] = {
     "image_cnn": _Searched(
         ImageCnnConfig,
         ImageCnnEncoder,
@@ -271,7 +284,7 @@ def _costs(
     classes: int,
     length: int | None,
 ) -> dict[str, Cost]:
-    found = _SEARCHED[kind]
+    found = SEARCHED[kind]
     # Positions from the smallest option to the greatest.
     orders = [np.argsort([float(one) for one in layer.options]).tolist() for layer in space.layers]
 

@@ -1,0 +1,82 @@
+"""A search without the training of the student that it finds: `limbeck search`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from limbeck.distill.config import DistillConfig
+from limbeck.distill.folder import Listener, ignore
+from limbeck.distill.run import begun, buy, encode_only, run_id
+from limbeck.distill.search.problem import search_arm
+from limbeck.distill.search.run import check_search, search
+from limbeck.distill.search.trials import SearchRows
+from limbeck.distill.trust import fit_trust
+from limbeck.report.search import SearchView
+from limbeck.report.search_words import search_lines
+from limbeck.search.space import Option
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchOutcome:
+    """What a search gives.
+
+    Args:
+        view: Every trial, and what was found.
+        settings: Of the student that was found.
+        folder: Of the run; search.html and search.json lie in it.
+    """
+
+    view: SearchView
+    settings: dict[str, Option]
+    folder: Path
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON values."""
+        page = str(self.folder / "search.html")
+        return {"page": page, "settings": self.settings, **self.view.to_dict()}
+
+    def text(self) -> str:
+        """What was found, the front, and what to do next."""
+        given = "\n".join(f"  {name} = {value}" for name, value in self.settings.items())
+        return "\n".join(
+            [
+                *search_lines(self.view),
+                "",
+                "[student.settings]",
+                given.replace("  ", ""),
+                "",
+                f"page     {self.folder / 'search.html'}",
+                'next     limbeck distill with student.arch = "search" goes on from here',
+            ]
+        )
+
+
+def search_alone(config: DistillConfig, listener: Listener = ignore) -> SearchOutcome:
+    """Search for a student under a limit; its training is left to `distill`.
+
+    Args:
+        config: Of a run; `student.arch` is taken as "search". Answers are bought as the run would
+            buy them, unless `search.arm` is labels, which asks nobody.
+        listener: Told what happens.
+
+    Raises:
+        LimbeckError: as `distill`; or no trial within the limit has a reward.
+    """
+    config = searching(config)
+    with begun(config, listener) as (folder, ledger, accelerator):
+        if search_arm(config) == "labels":
+            splits, encoded = encode_only(config, folder)
+            rows = SearchRows(splits, encoded, None, None)
+        else:
+            bought = buy(config, folder, ledger, accelerator)
+            trust = fit_trust(config, bought.splits, bought.acquired, bought.teacher)
+            rows = SearchRows(bought.splits, bought.encoded, bought.acquired, trust)
+        problem = check_search(config, rows.encoded.student, folder)
+        view = search(config, problem, rows, folder, run_id(folder), accelerator)
+    assert view.answer is not None
+    found = problem.students.space.values(view.answer.options)
+    return SearchOutcome(view, found, folder.root)
+
+
+def searching(config: DistillConfig) -> DistillConfig:
+    """The settings with a search in them."""
+    return replace(config, student=replace(config.student, arch="search"))
