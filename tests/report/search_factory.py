@@ -67,7 +67,7 @@ def run(
                 8.0 + 4 * rng.random(),
                 400 if reward is not None else 100,
                 stopped=stopped,
-            )  # fmt: skip
+            )
         )
     d = search.diagnostics()
     low, high = search.ranges[-1]
