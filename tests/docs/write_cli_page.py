@@ -8,7 +8,7 @@ from rich.console import Console
 from limbeck.cli import build_app
 
 PAGE = Path(__file__).parents[2] / "docs/reference/cli.md"
-COMMANDS = ("distill", "plan", "label", "ask", "tell", "compare", "predict", "select",
+COMMANDS = ("distill", "plan", "label", "ask", "tell", "compare", "search", "predict", "select",
             "demo", "doctor")  # fmt: skip
 LEDGER = ("show", "stats", "limit", "export", "verify", "reparse", "merge", "purge", "vacuum")
 WIDTH = 72
@@ -17,8 +17,8 @@ _HEAD = """\
 # Commands
 
 What `--help` says. Results go to stdout, talk goes to stderr; `--json` gives results as JSON. Every
-setting of a [run file](settings.md) is an option of `plan`, `label`, `ask`, `distill` and `compare`
-too, such as `--train.steps 500`. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 budget spent, 130
+setting of a [run file](settings.md) is an option of `plan`, `label`, `ask`, `distill`, `compare` and
+`search` too, such as `--train.steps 500`. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 budget spent, 130
 stopped.
 """
 
