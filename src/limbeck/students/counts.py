@@ -6,7 +6,7 @@ of products of settings, none negative, so it never falls when one setting rises
 
 from typing import NamedTuple
 
-from limbeck.students.image_cnn import ImageCnnConfig, halvings, stages
+from limbeck.students.image_cnn import ImageCnnConfig, halved, halvings, stages
 from limbeck.students.text_bag import TextBagConfig
 from limbeck.students.text_transformer import TextTransformerConfig
 
@@ -34,14 +34,14 @@ def image_cnn_counts(
         outputs: Of the head.
     """
     found = stages(config, size)
-    inputs, halved = config.width, halvings(size) - len(found)
-    side = _half(size) if halved else size
+    inputs, before = config.width, halvings(size) - len(found)
+    side = halved(size) if before else size
     convolutions = [(channels, inputs, 3, side, 1)]
-    for _ in range(halved - 1):
-        side = _half(side)
+    for _ in range(before - 1):
+        side = halved(side)
         convolutions.append((inputs, inputs, 3, side, 1))
     for width, inner, blocks, kernel in found:
-        side = _half(side)
+        side = halved(side)
         convolutions += [
             (inputs, inner, kernel, side, 1),
             (inner, width, kernel, side, blocks),
@@ -89,8 +89,3 @@ def text_bag_counts(config: TextBagConfig, *, outputs: int) -> ModuleCounts:
     macs = config.dim * config.hidden + config.hidden * outputs
     parameters = config.buckets * config.dim + macs + config.hidden + outputs
     return ModuleCounts(parameters, macs)
-
-
-def _half(side: int) -> int:
-    """Side of a map after a convolution of stride 2."""
-    return (side + 1) // 2

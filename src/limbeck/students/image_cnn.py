@@ -147,6 +147,11 @@ def halvings(size: int) -> int:
     return max(1, round(math.log2(size / 4)))
 
 
+def halved(side: int) -> int:
+    """Side of a map after a convolution of stride 2."""
+    return (side + 1) // 2
+
+
 class Convolution(nn.Module):
     """A convolution without bias and its batch normalisation."""
 
@@ -209,9 +214,9 @@ class ImageCnnModule(StudentModule):
         for name, values in (("mean", encoder.mean), ("std", encoder.std)):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         channels = config.width
-        halved = halvings(encoder.config.size) - len(found)
-        stem = [Convolution(encoder.config.channels, channels, 3, 2 if halved else 1, generator)]
-        stem += [Convolution(channels, channels, 3, 2, generator) for _ in range(halved - 1)]
+        before = halvings(encoder.config.size) - len(found)
+        stem = [Convolution(encoder.config.channels, channels, 3, 2 if before else 1, generator)]
+        stem += [Convolution(channels, channels, 3, 2, generator) for _ in range(before - 1)]
         self.stem = nn.ModuleList(stem)
         body: list[nn.Module] = []
         for stage in found:

@@ -62,6 +62,7 @@ class StudentSpace:
         base: Settings that give everything else.
         encoder: What the base reads.
         classes: Outputs of the head.
+        length: Entries of the row that is costed, for texts; None where it is not known.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class StudentSpace:
     base: Searchable
     encoder: Encoder
     classes: int
+    length: int | None = None
 
     def settings(self, architecture: Sequence[int]) -> Searchable:
         """The base with the options of an architecture.
@@ -157,9 +159,10 @@ def student_space(
         if halvings(encoder.config.size) == 1:
             del usual["kernel"], usual["blocks"]  # such small images have the last stage alone
     space = _space(base, usual | _checked(kind, usual, options or {}))
-    return StudentSpace(
-        kind, space, _costs(kind, space, base, encoder, classes, length), base, encoder, classes
-    )
+    if isinstance(base, TextTransformerConfig):
+        length = length or base.max_tokens
+    costs = _costs(kind, space, base, encoder, classes, length)
+    return StudentSpace(kind, space, costs, base, encoder, classes, length)
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,31 +262,21 @@ class TextTransformerModule(StudentModule):
         which saves its share of a minibatch (most of it, where rows differ in length).
         """
         ids = inputs["ids"]
-        rows, length = ids.shape
         present = ids != 0
         places = present.flatten().nonzero().squeeze(1)
-        mask = None if len(places) == ids.numel() else present[:, None, None, :]
-
-        def attend(qkv: Tensor) -> Tensor:
-            laid = qkv.new_zeros(rows * length, qkv.shape[1]).index_copy(0, places, qkv)
-            return self._attend(laid.view(rows, length, qkv.shape[1]), mask).flatten(0, 1)[places]
-
+        attend = AttendPresent(present, places, self.heads)
         token = ids.flatten()[places]
-        x = _look_up(self.table, token) + _look_up(self.positions, places % length)
+        x = look_up(self.table, token) + look_up(self.positions, places % ids.shape[1])
         x = self._tokens(x, attend)
-        # Tokens lie row by row, so a row's sum is that of a bag of neighbours.
-        counts = present.sum(dim=1)
-        begins = counts.cumsum(0) - counts
-        order = torch.arange(len(x), device=x.device)
-        total = bag_sum(order, x, begins)
-        return self._pooled(total, counts)
+        return self._pooled(*token_sums(x, present))
 
     def embed_padded(self, padded: Tensor) -> Tensor:
         """Embed ids (B, L), where 0 is padding, in plain operations on whole rectangles."""
         present = padded != 0
         places = torch.arange(padded.shape[1], device=padded.device)
         x = F.embedding(padded, self.table) + F.embedding(places, self.positions)
-        x = self._tokens(x, lambda qkv: self._attend(qkv, present[:, None, None, :]))
+        mask = present[:, None, None, :]
+        x = self._tokens(x, lambda qkv: attend_within(qkv, self.heads, mask))
         return self._pooled((x * present.unsqueeze(2)).sum(dim=1), present.sum(dim=1))
 
     def _tokens(self, x: Tensor, attend: Attend) -> Tensor:
@@ -296,20 +286,51 @@ class TextTransformerModule(StudentModule):
         out: Tensor = self.norm(x)
         return out
 
-    def _attend(self, qkv: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend within rows: (B, L, 3 dim) to (B, L, dim)."""
-        rows, length, width = qkv.shape
-        split = qkv.view(rows, length, 3, self.heads, width // (3 * self.heads))
-        q, k, v = split.permute(2, 0, 3, 1, 4)
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return found.transpose(1, 2).flatten(2)
-
     def _pooled(self, total: Tensor, counts: Tensor) -> Tensor:
         mean = total / counts.clamp_min(1).to(total.dtype).unsqueeze(1)
         out: Tensor = self.dropout(mean)
         return out
 
 
-def _look_up(table: Tensor, rows: Tensor) -> Tensor:
+class AttendPresent:
+    """Attention within rows over the tokens that there are, which lie one after another.
+
+    Args:
+        present: Where a row has a token, bool (B, L).
+        places: Of the tokens among all B L, int64 (N,).
+        heads: Attention heads.
+    """
+
+    def __init__(self, present: Tensor, places: Tensor, heads: int) -> None:
+        self.shape, self.places, self.heads = present.shape, places, heads
+        self.mask = None if len(places) == present.numel() else present[:, None, None, :]
+
+    def __call__(self, qkv: Tensor) -> Tensor:
+        """Queries, keys and values (N, 3 dim) to what was looked up, (N, dim)."""
+        rows, length = self.shape
+        laid = qkv.new_zeros(rows * length, qkv.shape[1]).index_copy(0, self.places, qkv)
+        found = attend_within(laid.view(rows, length, qkv.shape[1]), self.heads, self.mask)
+        return found.flatten(0, 1)[self.places]
+
+
+def attend_within(qkv: Tensor, heads: int, mask: Tensor | None) -> Tensor:
+    """Attend within rows: (B, L, 3 dim) to (B, L, dim)."""
+    rows, length, width = qkv.shape
+    split = qkv.view(rows, length, 3, heads, width // (3 * heads))
+    q, k, v = split.permute(2, 0, 3, 1, 4)
+    found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return found.transpose(1, 2).flatten(2)
+
+
+def token_sums(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of each row's token vectors, (B, dim), and their number, int64 (B,), from (N, dim)."""
+    # Tokens lie row by row, so a row's sum is that of a bag of neighbours.
+    counts = present.sum(dim=1)
+    begins = counts.cumsum(0) - counts
+    order = torch.arange(len(x), device=x.device)
+    return bag_sum(order, x, begins), counts
+
+
+def look_up(table: Tensor, rows: Tensor) -> Tensor:
     """Rows of a table by number, int64 (N,), with the gradient of `bags`."""
     return bag_sum(rows, table, torch.arange(len(rows), device=rows.device))
