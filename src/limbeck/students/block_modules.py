@@ -220,7 +220,7 @@ def _halving(
     space: StudentSpace, generator: torch.Generator, padded: bool, width: int, side: int
 ) -> Runnable:
     module = nn.Sequential(Convolution(width, width, 3, 2, generator), nn.ReLU())
-    return Runnable(module, _map(space, width, side, generator, padded))
+    return Runnable(module, _map(width, side, generator, padded))
 
 
 def _residual(
@@ -228,13 +228,13 @@ def _residual(
 ) -> Runnable:
     inputs, inner, outputs, kernel, side, stride = sizes
     module = Residual(inputs, Stage(outputs, inner, 1, kernel), stride, generator)
-    return Runnable(module, _map(space, inputs, side, generator, padded))
+    return Runnable(module, _map(inputs, side, generator, padded))
 
 
 def _head(space: StudentSpace, generator: torch.Generator, padded: bool, *sizes: int) -> Runnable:
     inputs, side, outputs = sizes
     module = _Mean(seeded_linear(inputs, outputs, generator))
-    return Runnable(module, _map(space, inputs, side, generator, padded))
+    return Runnable(module, _map(inputs, side, generator, padded))
 
 
 def _tokens(space: StudentSpace, generator: torch.Generator, padded: bool, *sizes: int) -> Runnable:
@@ -297,14 +297,10 @@ def _images(space: StudentSpace, generator: torch.Generator, padded: bool) -> Te
     return rows if padded else squares(rows, config)
 
 
-def _map(
-    space: StudentSpace, channels: int, side: int, generator: torch.Generator, padded: bool
-) -> Tensor:
+def _map(channels: int, side: int, generator: torch.Generator, padded: bool) -> Tensor:
     """Laid out in memory as the block before leaves it: PyTorch keeps the order of the pixels."""
     made = torch.randn(1, channels, side, side, generator=generator).relu()
-    if padded or _image_config(space).channels == 1:
-        return made
-    return made.contiguous(memory_format=torch.channels_last)
+    return made if padded else made.contiguous(memory_format=torch.channels_last)
 
 
 def _vectors(length: int, dim: int, generator: torch.Generator, padded: bool) -> Tensor:

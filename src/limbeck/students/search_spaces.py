@@ -16,6 +16,7 @@ import torch
 from limbeck.errors import ConfigError
 from limbeck.search.costs import Cost, MonotoneCost
 from limbeck.search.space import Architecture, Layer, LayerwiseSpace, Option
+from limbeck.students.activations import activation_bytes
 from limbeck.students.base import Encoder, StudentModule
 from limbeck.students.counts import image_cnn_counts, text_bag_counts, text_transformer_counts
 from limbeck.students.image_cnn import EXPANSIONS, KERNELS, ImageCnnConfig, halvings, stages
@@ -57,8 +58,10 @@ class StudentSpace:
         kind: The kind of student.
         space: A layer for each setting that is searched; its default is `base`.
         costs: By name, each with proven bounds: "parameters", "bytes" (four for each parameter) and
-            "macs" (multiply-adds of one row), all as `search.counting.count` says of the module;
-            for `text_bag` of a given length also "sums" (additions of numbers of the table).
+            "macs" (multiply-adds of one row), as `search.counting.count` says of the module; where
+            the length is known "activation_bytes" (the most that PyTorch's forward pass of a row
+            holds at once: see `limbeck.students.activations`), and for `text_bag` "sums" (additions
+            of numbers of the table).
         base: Settings that give everything else.
         encoder: What the base reads.
         classes: Outputs of the head.
@@ -129,7 +132,8 @@ def student_space(
         base_settings: The default of the space, and all that is not searched.
         classes: Outputs of the head, >= 1.
         length: Of the row that is costed. `text_transformer`: token ids, by default as many as are
-            read at most; `text_bag`: n-grams, for the cost "sums".
+            read at most; `text_bag`: n-grams, for the costs "sums" and
+            "activation_bytes".
         options: Values of a setting instead of the usual ones; a single one leaves it unsearched.
 
     Raises:
@@ -306,6 +310,10 @@ def _costs(
         "parameters": cost(lambda settings: counted(settings)[0]),
         "bytes": cost(lambda settings: 4 * counted(settings)[0]),
     }
+    if length is not None or isinstance(base, ImageCnnConfig):
+        costs["activation_bytes"] = cost(
+            lambda settings: activation_bytes(settings, encoder, classes, length)
+        )
     if kind == "text_bag" and length is not None:
         costs["sums"] = cost(lambda settings: length * int(settings.dim))
     return costs
