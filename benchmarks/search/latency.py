@@ -157,7 +157,8 @@ def table_of(kept: Results) -> str:
             f"{row['ten_best_within_10']:.0%} of {row['ten_best_distinct']} | "
             f"{row['ten_best_noise'][1]:.1%}, {row['ten_best_noise'][0]:.1%} | {row['drift']:+.1%} "
             f"| {max(row['ten_best_worst_by_seed_less_drift']):.1%}, "
-            f"{row['ten_best_median_less_drift']:.1%} | {row['ten_best_within_10_less_drift']:.0%} |"
+            f"{row['ten_best_median_less_drift']:.1%} | "
+            f"{row['ten_best_within_10_less_drift']:.0%} |"
         )
     return "\n".join(lines) + "\n"
 
