@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from limbeck.cli import run
 from limbeck.cli.cost_fit import cost_fit
 from limbeck.distill import cost_task
 from limbeck.distill.config import load_config
@@ -196,6 +197,23 @@ def test_the_command_tells_r2_errors_and_whether_to_prune(config, device, capsys
     device(extra=lambda one: 1.0 + 2.0 * (one[2] == 3) * (one[1] > 1))
     assert cost_fit(file, samples=9, rounds=3) == 1
     assert "prune     no:" in capsys.readouterr().out
+
+
+def test_options_and_length_of_the_run_are_measured(config, device, tmp_path):
+    device()
+    (tmp_path / "run.toml").write_text(TEXT + "[search]\nlength = 4\n[search.options]\ndim=[16]\n")
+    task = CostTask.of(load_config(tmp_path / "run.toml"), FEW, None)
+    assert task.length == 4
+    assert {block.sizes[1] for block in task.blocks if block.part == "bag"} == {16}
+
+
+def test_the_shell_knows_the_command(config, device, capsys, tmp_path):
+    device()
+    file = str(tmp_path / "run.toml")
+    assert run(["search", "cost-fit", file, "--samples", "8", "--rounds", "2"]) == 0
+    assert "yes: a search may prune" in capsys.readouterr().out
+    assert run(["search", "cost-fit", file, "--samples", "2"]) == 2
+    assert "samples=2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from limbeck.cli.options import Settings, load_run
 
 
 def cost_fit(
-    run_file: Path,
+    run_file: Path | None = None,
     /,
     *,
     runtime: Literal["torch", "onnxruntime"] = "torch",

@@ -5,6 +5,7 @@ from pathlib import Path
 from cyclopts import App
 
 from limbeck.cli.console import Monitor, agree, give, say
+from limbeck.cli.cost_fit import cost_fit
 from limbeck.cli.options import Settings, load_run
 
 
@@ -12,6 +13,7 @@ def build_search_app() -> App:
     """The commands about a search."""
     app = App(name="search", help="Find the best student under a limit: LayerNAS and its rivals.")
     app.default(search)
+    app.command(cost_fit)
     return app
 
 

@@ -118,14 +118,14 @@ def fit_student_cost(
 ) -> CostFit:
     """Measure what the architectures of a run's student cost on this machine, and write the table.
 
-    Nothing is asked of the teacher and nothing is trained. Texts are measured with rows of the
-    median length of the pool.
+    Nothing is asked of the teacher and nothing is trained. Texts are measured with rows
+    of `search.length` entries, by default of the pool's median length.
 
     Args:
         config: A run: its rows, and the student whose settings are searched.
         settings: How to measure.
         path: File to write. Default: `cost.json` in the run's folder.
-        options: Values to search instead of the usual ones, as for `student_space`.
+        options: Values to search, as for `student_space`. Default: `search.options` of the run.
         listener: Told of every round.
 
     Raises:

@@ -20,7 +20,7 @@ from limbeck.distill.encoding import make_student, student_kind
 from limbeck.distill.export import require_extra
 from limbeck.distill.folder import Event, Listener, RunFolder, settings_hash
 from limbeck.distill.onnx_timing import onnx_run
-from limbeck.distill.run import stage
+from limbeck.distill.staging import stage
 from limbeck.errors import ConfigError
 from limbeck.search.space import Architecture, Option
 from limbeck.storage import append_line
@@ -106,9 +106,14 @@ class CostTask:
             kind = student_kind(config, splits)
             encoder = make_student(config, splits, folder)[0].encoder
         base = settings_of(kind, config.student.settings)
+        options = config.search.options if options is None else options
         assert splits.pool is not None
         space = student_space(kind, encoder, base, splits.schema.num_classes, options=options)  # type: ignore[arg-type] # other kinds are refused
-        length = None if kind == "image_cnn" else _median_length(encoder, splits.pool)
+        length = (
+            None
+            if kind == "image_cnn"
+            else config.search.length or _median_length(encoder, splits.pool)
+        )
         blocks = all_blocks(space, length=length)
         networks = draw_networks(space, 2 * settings.samples, config.seed)
         return cls(space, settings, length, blocks, networks, meter, config.seed)
