@@ -35,6 +35,7 @@ def page() -> str:
     """The whole page."""
     parts = [_HEAD, f"```text\n{help_of()}\n```\n"]
     parts += [f"## limbeck {name}\n\n```text\n{help_of(name)}\n```\n" for name in COMMANDS]
+    parts += [f"## limbeck search cost-fit\n\n```text\n{help_of('search', 'cost-fit')}\n```\n"]
     parts += [
         f"## limbeck ledger {name}\n\n```text\n{help_of('ledger', name)}\n```\n" for name in LEDGER
     ]
