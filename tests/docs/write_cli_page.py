@@ -17,9 +17,9 @@ _HEAD = """\
 # Commands
 
 What `--help` says. Results go to stdout, talk goes to stderr; `--json` gives results as JSON. Every
-setting of a [run file](settings.md) is an option of `plan`, `label`, `ask`, `distill`, `compare` and
-`search` too, such as `--train.steps 500`. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 budget spent, 130
-stopped.
+setting of a [run file](settings.md) is an option of `plan`, `label`, `ask`, `distill`, `compare`
+and `search` too, such as `--train.steps 500`. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 budget
+spent, 130 stopped.
 """
 
 
