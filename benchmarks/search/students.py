@@ -101,7 +101,8 @@ def config_of(folder: Path, method: str, seed: int) -> DistillConfig:
 
 def final(config: DistillConfig, architecture: Architecture | None) -> Row:
     """Train a student of the space as long as a run would; the default one where none is given."""
-    folder = RunFolder(config.out / "final", writes=False)
+    place = config.out / ("final" if architecture else "base")
+    folder = RunFolder(place, writes=False)
     splits, encoded = encode_only(config, RunFolder(config.out, writes=False))
     problem = search_problem(config, encoded.student)
     rows = SearchRows(splits, encoded, None, None)
