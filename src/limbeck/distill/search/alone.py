@@ -36,18 +36,12 @@ class SearchOutcome:
 
     def text(self) -> str:
         """What was found, the front, and what to do next."""
-        given = "\n".join(f"  {name} = {value}" for name, value in self.settings.items())
-        return "\n".join(
-            [
-                *search_lines(self.view),
-                "",
-                "[student.settings]",
-                given.replace("  ", ""),
-                "",
-                f"page     {self.folder / 'search.html'}",
-                'next     limbeck distill with student.arch = "search" goes on from here',
-            ]
+        *said, then = search_lines(
+            self.view, then='limbeck distill, with arch = "search", trains it and tests it once'
         )
+        given = (f"{name} = {value}" for name, value in self.settings.items())
+        page = f"page     {self.folder / 'search.html'}"
+        return "\n".join([*said, "[student.settings]", *given, "", page, then])
 
 
 def search_alone(config: DistillConfig, listener: Listener = ignore) -> SearchOutcome:
