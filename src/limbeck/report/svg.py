@@ -118,7 +118,7 @@ def inline(
     root.set("aria-labelledby", f"{name}-title {name}-desc")
     for position, (tag, text) in enumerate((("title", title), ("desc", description))):
         element = ElementTree.Element(tag, {"id": f"{name}-{tag}"})
-        element.text = text
+        element.text = clean(text)
         root.insert(position, element)
     # Safe: the tree was built here, and ElementTree escapes every text and attribute in it.
     return Markup(ElementTree.tostring(root, encoding="unicode"))
