@@ -128,6 +128,14 @@ def test_the_best_is_compared_with_the_base_student_that_was_evaluated(
     )
 
 
+def test_a_base_student_that_was_trained_beside_the_trials_is_in_pictures_and_words() -> None:
+    beside = replace(VIEW, trials=VIEW.trials[1:], front=(1,), base_reward=0.81)
+    assert "reached 81.0%: the best is 7.0 points below it" in " ".join(sentences(beside))
+    legends = [re.findall("<li>[^\n]*?base student</li>", render_search(each)) for each in
+               (beside, replace(beside, base_reward=None))]  # fmt: skip
+    assert len(legends[0]) == len(legends[1]) + 2
+
+
 def test_a_base_student_that_was_not_evaluated_is_not_compared_with() -> None:
     text = " ".join(sentences(replace(VIEW, trials=VIEW.trials[1:])))
     assert "costs 120 multiply-adds, which is out of range; it was not evaluated" in text
@@ -251,6 +259,12 @@ def test_every_mark_of_the_scatter_says_which_trial_it_is() -> None:
     view = cnn()
     titles = re.findall(r"<title>(trial \d+):[^<]*</title>", str(draw(view).scatter))
     assert sorted(titles) == sorted(f"trial {each.number}" for each in view.rewarded)
+
+
+def test_groups_are_drawn_where_their_lines_stand_apart() -> None:
+    assert draw(VIEW).edges
+    assert not draw(replace(VIEW, edges=())).edges
+    assert not draw(replace(VIEW, edges=tuple(60 + n / 99 for n in range(99)))).edges
 
 
 def test_incumbents_rise_and_are_in_range() -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 400
 MOST_EDGES = 120
+_CLOSEST = 0.008
+"""Least mean distance of lines between groups, as a share of the axis."""
 _HOWS = 6
 """Parts of a search with a mark of their own."""
 _FAR = 4
@@ -137,7 +139,10 @@ def path(view: SearchView) -> Markup:
     _without_reward(axes, [each.number for each in view.trials if each.reward is None])
     _reward_axis(axes, view)
     whole_ticks(axes)
-    axes.set(xlabel="trial", xlim=padded([each.number for each in view.trials]))
+    numbers = [each.number for each in view.trials]
+    axes.set(xlabel="trial", xlim=padded(numbers))
+    if len(numbers) == 1:
+        axes.set_xticks(numbers)
     return svg.inline(
         figure,
         "search-path",
@@ -241,7 +246,16 @@ def _reward_axis(axes: "Axes", view: SearchView) -> None:
 
 
 def _edges_fit(view: SearchView) -> bool:
-    return 0 < len(view.edges) <= MOST_EDGES
+    if not 1 < len(view.edges) <= MOST_EDGES:
+        return False
+    low, high, logarithmic = span(view)
+    ends = view.edges[0], view.edges[-1]
+    if logarithmic and ends[0] > 0:
+        covered = math.log(ends[1] / ends[0]) / math.log(high / low)
+    else:
+        covered = (ends[1] - ends[0]) / (high - low)
+    # Where they stand so close that lines run into each other, they say nothing.
+    return covered / (len(view.edges) - 1) >= _CLOSEST
 
 
 def _incumbents(view: SearchView) -> list[SearchTrial]:

@@ -51,8 +51,11 @@ def reward_text(view: SearchView, value: float) -> str:
 
 
 def gain_text(view: SearchView, value: float) -> str:
-    """A difference of rewards, with its sign."""
-    return f"{formats.points(value)} points" if view.in_percent else formats.signed(value)
+    """A difference of rewards: above or below."""
+    size = f"{100 * abs(value):.1f} points" if view.in_percent else formats.figure(abs(value))
+    if float(size.split()[0]) == 0:
+        return "level with it"
+    return f"{size} {'above' if value > 0 else 'below'} it"
 
 
 def cost_text(view: SearchView, value: float) -> str:
@@ -204,8 +207,8 @@ def _few(front: Sequence[SearchTrial], best: int | None) -> list[SearchTrial]:
 
 def _best(view: SearchView, best: SearchTrial) -> str:
     reached = "-" if best.reward is None else reward_text(view, best.reward)
-    tried = len(view.rewarded)
-    of = f"The best of {tried:,} trained architectures" if tried > 1 else "The only one trained"
+    tried = sum(each.in_range for each in view.rewarded)
+    of = f"The best of {tried:,} architectures in range" if tried > 1 else "The only one in range"
     count = sum(at != each for at, each in zip(best.options, view.defaults, strict=True))
     what = "is the base student itself"
     if count > _MANY:
@@ -223,12 +226,14 @@ def _against_base(view: SearchView, best: SearchTrial) -> str:
     if best.options == view.defaults:
         return "No other trial within the limit has a higher reward."
     base, where = view.reached_by_base, "within the limit" if view.base_in_range else "out of range"
-    said = f"The base student costs {cost_text(view, view.base_cost)}, which is {where}"
+    said = f"The base student costs {cost_text(view, view.base_cost)}"
+    if view.low is not None or view.high is not None:
+        said += f", which is {where}"
     if base is None or best.reward is None:
         return f"{said}; it was not evaluated in this search, so its reward is not known here."
     gain = gain_text(view, best.reward - base)
     return (
-        f"{said}, and reached {reward_text(view, base)}: the best is {gain} from it, by one "
+        f"{said}, and reached {reward_text(view, base)}: the best is {gain}, by one "
         f"training of each."
     )
 
@@ -237,7 +242,7 @@ def _optimism(view: SearchView) -> str:
     tried = sum(each.in_range for each in view.rewarded)
     final = "the test accuracy of its final training, on rows that no trial has seen"
     if tried <= 1:
-        return f"That is one short training on one seed; what it is worth is {final}."
+        return f"That is one training with one seed; what it is worth is {final}."
     return (
         f"It was chosen as the best of {tried:,} in range by this very number, so its "
         f"{view.reward} is optimistic; what it is worth is {final}."
