@@ -9,6 +9,8 @@ plays no part.
 Source: ours; ridge regression is Hoerl and Kennard, Technometrics 12 (1970).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,9 +47,10 @@ class AdditiveModel:
             self._fit()
             self._next = self._n + 1 + self._n // 16
 
-    def guess(self, architecture: Architecture) -> float:
+    def guess(self, tried: Sequence[Architecture]) -> list[float]:
         """What orders architectures by the reward that they may have."""
-        return sum(row[s] for row, s in zip(self._table, architecture, strict=True))
+        table = self._table
+        return [sum(row[s] for row, s in zip(table, one, strict=True)) for one in tried]
 
     def _fit(self) -> None:
         # Centred rewards: the ridge would pull their mean to 0.

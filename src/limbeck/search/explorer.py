@@ -14,14 +14,16 @@ Evolutionary Computation 1, 2011).
 
 import bisect
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
+from typing import Literal, Protocol
 
 from limbeck.search.additive_model import AdditiveModel
 from limbeck.search.base import Found, Searcher, Trial, pick
 from limbeck.search.evolution import mutated
+from limbeck.search.matches_model import MatchesModel
 from limbeck.search.random_search import draw_feasible
-from limbeck.search.space import Architecture
+from limbeck.search.space import Architecture, LayerwiseSpace
 
 BEST, YOUNG, TOURNAMENT = 20, 20, 10
 """Of the best that may be parents; of the youngest; and how many of these compete to be one."""
@@ -34,16 +36,36 @@ _TWICE = 0.25
 _TRIES = 200
 
 
+Guess = Literal["additive", "matches"]
+
+
+class Model(Protocol):
+    """A guess at rewards."""
+
+    def add(self, architecture: Architecture, reward: float) -> None:
+        """Learn from a trial."""
+
+    def guess(self, tried: Sequence[Architecture]) -> list[float]:
+        """What orders architectures by the reward that they may have."""
+
+
+GUESSES: dict[str, Callable[[LayerwiseSpace], Model]] = {
+    "additive": AdditiveModel,
+    "matches": MatchesModel,
+}
+
+
 class Explorer:
     """What evolution would try next.
 
     Args:
         search: Whose evaluated architectures they are.
+        model: Screens them.
     """
 
-    def __init__(self, search: Searcher) -> None:
+    def __init__(self, search: Searcher, model: Model) -> None:
         self.search = search
-        self.model = AdditiveModel(search.space)
+        self.model = model
         self._best: list[tuple[float, float, Architecture]] = []
         self._born: list[int] = []
 
@@ -72,7 +94,7 @@ class Explorer:
             how, tried = EXPLORE, self._children(rng, self._of_best)
         if not tried:
             return None
-        return how, max(tried, key=lambda one: (self.model.guess(one), one))
+        return how, max(zip(self.model.guess(tried), tried, strict=True))[1]
 
     def _of_population(self, rng: random.Random) -> list[Architecture]:
         if len(self._born) < YOUNG:

@@ -23,7 +23,7 @@ from limbeck.search.base import LAST, Found, Note, Searcher, Trial
 from limbeck.search.buckets import Buckets, as_buckets
 from limbeck.search.costs import Bounds, Cost
 from limbeck.search.diagnostics import Diagnostics, prefix_validity
-from limbeck.search.explorer import Explorer
+from limbeck.search.explorer import GUESSES, Explorer, Guess
 from limbeck.search.kept import Keep, Kept
 from limbeck.search.local import Neighbourhoods
 from limbeck.search.random_search import draw_feasible
@@ -57,6 +57,11 @@ class LayerNASConfig:
     explore: float = 0.5
     """Share of the trials that leave the sweep aside and go on from the best architectures, in
     [0, 1]: what protects where prefixes tell little about what they become."""
+    ramp: int = 0
+    """Trials over which `explore` grows from 0 to its share: the sweep alone is best early on."""
+    guess: Guess = "additive"
+    """What screens mutations: "additive", a number an option; "matches", layers in common with the
+    trials so far, by the order of their rewards."""
 
     def __post_init__(self) -> None:
         as_buckets(self.buckets)
@@ -73,6 +78,10 @@ class LayerNASConfig:
             raise ConfigError(f"options={self.options}: must be >= 1 a turn, or 0 for all.")
         if not 0 <= self.explore <= 1:
             raise ConfigError(f"explore={self.explore:g}: must be a share in [0, 1].")
+        if self.ramp < 0:
+            raise ConfigError(f"ramp={self.ramp}: must be >= 0 trials.")
+        if self.guess not in GUESSES:
+            raise ConfigError(f"guess={self.guess!r}: must be one of {', '.join(GUESSES)}.")
 
 
 def paper() -> LayerNASConfig:
@@ -143,7 +152,7 @@ class LayerNAS(Searcher):
             ends=Bounds(low, min(high, self.limit.high)),
         )
         self.around = Neighbourhoods(self)
-        self.explorer = Explorer(self)
+        self.explorer = Explorer(self, GUESSES[self.config.guess](self.space))
 
     def diagnostics(self) -> Diagnostics:
         """What the search can tell of itself; cost O(trials L)."""
@@ -165,7 +174,8 @@ class LayerNAS(Searcher):
         )
 
     def _propose(self, rng: random.Random) -> tuple[Architecture, Note] | None:
-        early = rng.random() < self.config.explore
+        grown = min(1.0, len(self.history.trials) / (self.config.ramp or 1))
+        early = rng.random() < self.config.explore * (grown if self.config.ramp else 1.0)
         if early and (explored := self.explorer.propose(rng)) is not None:
             return explored[1], self.sweep.note(explored[0])
         if (proposed := self.sweep.propose(rng)) is not None:
