@@ -347,7 +347,8 @@ def note_from_plain(plain: Sequence[object]) -> Note:
 
 def pick(rng: random.Random, n: int) -> int:
     """A position of n, uniformly."""
-    return min(n - 1, int(rng.random() * n))
+    i = int(rng.random() * n)
+    return i if i < n else n - 1  # the product may round up to n
 
 
 def _plain(reward: float) -> float | None:

@@ -13,6 +13,8 @@ import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add, getitem
 from typing import NamedTuple
 
 import numpy as np
@@ -116,10 +118,8 @@ class AdditiveCost(Cost):
 
     def spent(self, prefix: Architecture) -> float:
         """Base and the layers of a prefix."""
-        spent = self.base
-        for row, s in zip(self.table, prefix, strict=False):
-            spent += row[s]
-        return spent
+        # From left to right, which sum() does not promise; the shorter of the two ends it.
+        return reduce(add, map(getitem, self.table, prefix), self.base)
 
     def bounds(self, prefix: Architecture) -> Bounds:
         """Exact up to the rounding of sums, unless a rule of the space forbids the completion."""

@@ -9,6 +9,7 @@ reward of MnasNet is Tan et al., "MnasNet: Platform-Aware Neural Architecture Se
 import math
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import ClassVar, Literal
 
@@ -125,7 +126,7 @@ def mutated(
     space: LayerwiseSpace, architecture: Architecture, rng: random.Random
 ) -> Architecture | None:
     """One layer, uniform among those with a choice, takes another option; None if not valid."""
-    layers = [i for i, k in enumerate(space.sizes) if k > 1]
+    layers = _choices(space.sizes)
     if not layers:
         return None
     i = layers[pick(rng, len(layers))]
@@ -133,3 +134,8 @@ def mutated(
     s += s >= architecture[i]
     child = (*architecture[:i], s, *architecture[i + 1 :])
     return child if space.valid(child) else None
+
+
+@lru_cache(maxsize=64)
+def _choices(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(i for i, k in enumerate(sizes) if k > 1)
