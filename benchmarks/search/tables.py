@@ -33,7 +33,7 @@ from limbeck.search import (
 AT = (50, 100, 200, 400)
 BLOCK = 10
 """Seeds of one row."""
-OPTUNA_SEEDS = 10
+OPTUNA_SEEDS = 20
 """TPE takes a hundred times as long as the others."""
 
 

@@ -54,12 +54,12 @@ class LayerNASConfig:
     """Options of the layer that each of them is tried with at a turn (T); 0 for all."""
     polish: bool = True
     """Go on from the best architectures, one option changed, when the sweep has ended."""
-    explore: float = 0.5
+    explore: float = 0.75
     """Share of the trials that leave the sweep aside and go on from the best architectures, in
     [0, 1]: what protects where prefixes tell little about what they become."""
-    ramp: int = 0
+    ramp: int = 100
     """Trials over which `explore` grows from 0 to its share: the sweep alone is best early on."""
-    guess: Guess = "additive"
+    guess: Guess = "matches"
     """What screens mutations: "additive", a number an option; "matches", layers in common with the
     trials so far, by the order of their rewards."""
 
