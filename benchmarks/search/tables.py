@@ -31,9 +31,10 @@ from limbeck.search import (
 )
 
 AT = (50, 100, 200, 400)
+CHAINS = ("0", "0.1", "0.3")
 BLOCK = 10
 """Seeds of one row."""
-OPTUNA_SEEDS = 20
+OPTUNA_SEEDS = 10
 """TPE takes a hundred times as long as the others."""
 
 
@@ -198,6 +199,10 @@ def markdown(table: Table, names: Sequence[str], methods: Sequence[str]) -> str:
         away = over_problems(table, method, NAMED, "away_200")
         cells.append(f"{100 * float(np.mean(away)):.0f} %" if away else "-")
     lines.append("| out of range, of 200, the 14 | " + " | ".join(cells) + " |")
+    cells = [_against_evolution(table, method, names) for method in methods]
+    lines.append("| above evolution at 400: mean, worst | " + " | ".join(cells) + " |")
+    cells = [_at_the_best(table, method) for method in methods]
+    lines.append("| at the best of the three chains after 200 | " + " | ".join(cells) + " |")
     lines.append("| seeds | " + " | ".join(_seeds(table, m, names) for m in methods) + " |")
     return "\n".join(lines) + "\n"
 
@@ -230,6 +235,25 @@ def _mean(values: Sequence[float]) -> str:
     return f"{np.mean(known):.2f}" if known else "-"
 
 
+def _against_evolution(table: Table, method: str, names: Sequence[str]) -> str:
+    """Mean and worst difference of the mean regrets over all problems."""
+    if not all(table[m, name].get("regret_400") for m in (method, "evolution") for name in names):
+        return "-"
+    above = [
+        float(np.mean(table[method, name]["regret_400"]))
+        - float(np.mean(table["evolution", name]["regret_400"]))
+        for name in names
+    ]
+    return f"{np.mean(above):+.2f}, {max(above):+.2f}"
+
+
+def _at_the_best(table: Table, method: str) -> str:
+    """Share of the seeds without regret on the chains, by their noise."""
+    cells = [table[method, f"chain sigma={sigma}"].get("regret_200") for sigma in CHAINS]
+    shares = [100 * np.mean(np.array(cell) == 0) for cell in cells if cell]
+    return " / ".join(f"{share:.0f} %" for share in shares) or "-"
+
+
 def _with_interval(values: Sequence[float]) -> str:
     if not values:
         return "-"
@@ -238,8 +262,8 @@ def _with_interval(values: Sequence[float]) -> str:
 
 
 def _seeds(table: Table, method: str, names: Sequence[str]) -> str:
-    counts = {len(table[method, name].get("regret_200", [])) for name in names}
-    return str(min(counts)) if counts else "0"
+    counts = (len(table[method, name].get("regret_200", [])) for name in names)
+    return str(min((n for n in counts if n), default=0))
 
 
 def picture(table: Table, methods: Sequence[str], path: Path) -> None:

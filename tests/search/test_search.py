@@ -295,6 +295,8 @@ def test_bad_words_are_refused():
         {"buckets": 0},
         {"buckets": "quantile"},
         {"explore": 1.5},
+        {"ramp": -1},
+        {"guess": "hunch"},
     ):
         with pytest.raises(ConfigError):
             LayerNASConfig(**bad)

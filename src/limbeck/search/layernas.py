@@ -174,8 +174,9 @@ class LayerNAS(Searcher):
         )
 
     def _propose(self, rng: random.Random) -> tuple[Architecture, Note] | None:
-        grown = min(1.0, len(self.history.trials) / (self.config.ramp or 1))
-        early = rng.random() < self.config.explore * (grown if self.config.ramp else 1.0)
+        ramp = self.config.ramp
+        grown = min(1.0, len(self.history.trials) / ramp) if ramp else 1.0
+        early = rng.random() < self.config.explore * grown
         if early and (explored := self.explorer.propose(rng)) is not None:
             return explored[1], self.sweep.note(explored[0])
         if (proposed := self.sweep.propose(rng)) is not None:
