@@ -294,14 +294,21 @@ def picture(table: Table, methods: Sequence[str], path: Path) -> None:
     plt.close(figure)
 
 
-def compact(row: dict[str, object]) -> dict[str, object]:
-    """Figures of ten seeds in one line each: "-" where nothing in range was met."""
-    return {
-        name: " ".join("-" if one is None else f"{one:g}" for one in values)
-        if isinstance(values, list)
-        else values
-        for name, values in row.items()
-    }
+def compact(table: Table) -> list[dict[str, str]]:
+    """Figures of seeds 0, 1, ... in one line each: "-" where nothing in range was met."""
+    shown = [f"regret_{n}" for n in AT] + ["report_200", "away_200"]
+    return [
+        {
+            "method": method,
+            "problem": problem,
+            **{
+                name: " ".join("-" if one is None else f"{one:g}" for one in cell[name])
+                for name in shown
+            },
+        }
+        for (method, problem), cell in table.items()
+        if cell
+    ]
 
 
 def main() -> None:
@@ -337,7 +344,7 @@ def main() -> None:
         "than 0.25 above feasible evolution at 400, and 0.1 on the average",
         config={"problems": len(names), "evaluations": list(AT), "optuna_seeds": OPTUNA_SEEDS},
         seeds=list(range(seeds)),
-        numbers=[compact(row) for row in kept.rows()],
+        numbers=compact(table),
     )
 
 
