@@ -254,7 +254,7 @@ def test_what_happens_is_told(tmp_path):
     search_alone(config_of(make_search(tmp_path)), events.append)
     progress = [event.done for event in events if event.stage == "search" and event.total == 6]
     assert progress == [1, 2, 3, 4, 5, 6]
-    assert any("is the best so far" in event.message for event in events)
+    assert any("is the best of 1 of 6 so far" in event.message for event in events)
 
 
 @pytest.mark.parametrize(

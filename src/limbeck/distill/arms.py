@@ -132,15 +132,20 @@ class ArmTrainer:
         )
         return arm
 
-    def fitted(self, name: str, checkpoint: str, watch: Watch | None = None) -> tuple[Job, Trained]:
+    def fitted(
+        self, name: str, checkpoint: str, watch: Watch | None = None, *, choose_step: bool = True
+    ) -> tuple[Job, Trained]:
         """Train a student as an arm does, under a checkpoint of its own; test rows are not seen.
 
         Args:
             name: Of the arm.
             checkpoint: Name of the file, and of the student in messages.
             watch: Called after every evaluation; what it raises ends the training.
+            choose_step: Keep the weights of the best step on validation; else those of the last.
         """
         job = replace(self._job_of(name), name=checkpoint)
+        if not choose_step:
+            job = replace(job, held_out=None)
         return job, self._run(job, watch)
 
     def _arm(self, name: str) -> Arm:

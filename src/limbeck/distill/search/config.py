@@ -38,10 +38,16 @@ class SearchConfig:
     """Arm that trials train; labels asks no teacher. Default: soft_kd, or the first arm that learns
     from answers."""
     steps: int = 0
-    """Gradient steps of a trial. Default 0: a quarter of an arm's."""
+    """Gradient steps of a trial. Default 0: a quarter of an arm's. With one_shot those of the
+    shared network, by default twice an arm's."""
     reward: Literal["accuracy", "likelihood"] = "accuracy"
     """What is made great on validation: accuracy, or the likelihood after temperature scaling,
     which tells more apart where there are few validation rows."""
+    one_shot: bool = False
+    """Train one network that holds all students of an image_cnn space, and score trials with its
+    weights: hundreds of trials at little cost, with ranks that are less true."""
+    check: int = 20
+    """With one_shot: students that are also trained on their own, to say how true the ranks are."""
     stop: Literal["never", "median", "halving"] = "never"
     """Trials that are given up early: those below the median of the others at the same step, or
     by successive halving. Such a trial counts and has no reward."""
@@ -58,7 +64,7 @@ class SearchConfig:
         for name, value, least in (
             *(("trials", self.trials, 1), ("workers", self.workers, 1)),
             *(("limit", self.limit, 0), ("least", self.least, 0)),
-            *(("length", self.length, 0), ("steps", self.steps, 0)),
+            *(("length", self.length, 0), ("steps", self.steps, 0), ("check", self.check, 0)),
         ):
             if not least <= value < float("inf"):
                 raise ConfigError(f"search.{name}={value}: must be at least {least} and finite.")
@@ -74,6 +80,12 @@ class SearchConfig:
                 f"search.cost={self.cost!r} with search.table={str(self.table)!r}: latency is read "
                 f"from a table, and the other costs need none; make one with `limbeck search "
                 f"cost-fit`."
+            )
+
+        if self.one_shot and self.stop != "never":
+            raise ConfigError(
+                f"search.stop={self.stop!r} with search.one_shot: trials of a network that is "
+                f"shared are not trained, so none can be given up; leave stop out."
             )
 
     def relative_to(self, folder: Path) -> Self:

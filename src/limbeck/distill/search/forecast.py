@@ -9,6 +9,7 @@ from limbeck.data import Splits
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.estimate import span
 from limbeck.distill.folder import RunFolder
+from limbeck.distill.search.one_shot import shared_steps
 from limbeck.distill.search.run import check_search
 from limbeck.distill.search.trials import expected_rows, trial_steps
 from limbeck.students import Student
@@ -34,13 +35,19 @@ def search_plan(
     """
     problem, wanted = check_search(config, student, folder), config.search
     plain = problem.arm == "labels"
-    steps = trial_steps(config, expected_rows(config, splits) if plain else answers)
+    known = expected_rows(config, splits) if plain else answers
+    shared = config.search.one_shot
+    steps = shared_steps(config, known) if shared else trial_steps(config, known)
     batch = config.train.labelled_batch + (0 if plain else config.train.pool_batch)
-    seconds = (wanted.trials + 1) * steps * float(np.median(timed(batch)))
+    trained = 1 if shared else wanted.trials + 1
+    seconds = trained * steps * float(np.median(timed(batch)))
+    what = f"{wanted.trials:,} trials of {steps:,} steps"
+    if shared:
+        what = f"{wanted.trials:,} trials in one shared network of {steps:,} steps"
     low, high = problem.cost.bounds(())
     base = problem.cost.total(problem.base)
     return (
-        f"search    {wanted.trials:,} trials of {steps:,} steps of the arm {problem.arm}, by "
+        f"search    {what} of the arm {problem.arm}, by "
         f"{wanted.method}; about {span(seconds / wanted.workers)}, were all as large as the "
         f"student of student.settings",
         f"          {problem.students.space.size:,} students of {low:,.6g} to {high:,.6g} "

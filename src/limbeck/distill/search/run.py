@@ -14,6 +14,7 @@ from limbeck.distill.config import DistillConfig
 from limbeck.distill.encoding import EncodedRows
 from limbeck.distill.folder import Event, RunFolder
 from limbeck.distill.processes import alone_in
+from limbeck.distill.search.one_shot import SharedTrainer, make_trainer, to_check
 from limbeck.distill.search.problem import SearchProblem, search_problem
 from limbeck.distill.search.trials import SearchRows, TrialResult, TrialTrainer
 from limbeck.errors import ConfigError, LimbeckError
@@ -45,6 +46,11 @@ def check_search(config: DistillConfig, student: Student, folder: RunFolder) -> 
         from limbeck.engines.ray import require_ray
 
         require_ray()
+    if config.search.one_shot and student.encoder.kind != "image_cnn":
+        raise ConfigError(
+            f"search.one_shot knows the student image_cnn, and this run has "
+            f"{student.encoder.kind}; leave it out, so that every trial is trained."
+        )
     check_storage(config, folder)
     return search_problem(config, student)
 
@@ -106,7 +112,7 @@ def search(
     from limbeck.distill.search.view import make_view
 
     quiet = RunFolder(config.out, writes=False)
-    trainer = TrialTrainer(config, problem, rows, quiet, accelerator)
+    trainer = make_trainer(config, problem, rows, quiet, accelerator)
     with alone_in(folder.search):
         shape = f"{trainer.materials(problem.base).settings}.{trainer.steps}"
         study = SearchStudy(config, problem, folder, name, shape)
@@ -115,6 +121,8 @@ def search(
         if study.unfinished():
             with _team(config, trainer, rows, folder, name) as team:
                 _work(study, team, trainer, teller)
+        if isinstance(trainer, SharedTrainer):
+            _check_ranks(config, study, trainer, folder)
         view = make_view(config, problem, study, trainer.steps)
         _write(view, folder)
     _answer(view)
@@ -129,6 +137,21 @@ def _train_base(study: "SearchStudy", trainer: TrialTrainer, folder: RunFolder) 
     result = trainer.evaluate("search.base", study.problem.base, lambda reward, evaluation: False)
     study.keep_base(result)
     trainer.forget("search.base")
+
+
+def _check_ranks(
+    config: DistillConfig, study: "SearchStudy", trainer: SharedTrainer, folder: RunFolder
+) -> None:
+    """Train some of the students on their own, to say how true ranks by shared weights are."""
+    alone = trainer.alone()
+    chosen = to_check(study.rows(), config.search.check)
+    for done, trial in enumerate(chosen):
+        if str(trial.number) not in study.checked:
+            name = f"search.check-{trial.number}"
+            result = alone.evaluate(name, trial.options, lambda reward, evaluation: False)
+            study.keep_check(trial.number, result)
+            alone.forget(name)
+        folder.tell(Event("check", "training on their own", done + 1, len(chosen)))
 
 
 def _work(

@@ -45,6 +45,9 @@ def make_sampler(config: DistillConfig, problem: SearchProblem) -> "optuna.sampl
                 generator=generator,
             )
         chosen = paper() if method == "paper" else LayerNASConfig()
+        if config.search.one_shot and method == "layernas":
+            # Trials are nearly free: sweep finely, and keep what comes close.
+            chosen = LayerNASConfig(buckets=100, keep=3, options=0)
         return LayerNAS(problem.cost, limit, chosen, generator=generator)
 
     return SearchSampler(make)

@@ -26,7 +26,8 @@ try:
 except ImportError as error:
     raise missing_extra("optuna", "search") from error
 
-BASE, SETTINGS, RESULT, WHY = "limbeck:base", "limbeck:settings", "limbeck:result", "limbeck:why"
+BASE, SETTINGS, CHECK = "limbeck:base", "limbeck:settings", "limbeck:check"
+RESULT, WHY = "limbeck:result", "limbeck:why"
 _MEMORY = 4
 """Proposals for each trial after which a sampler that repeats itself is told to end."""
 
@@ -79,6 +80,7 @@ class SearchStudy:
         shape = settings_hash(
             repr(problem.students.space.layers), problem.arm, config.search.method, config.seed,
             config.search.cost, list(problem.limit), config.search.reward, rows,
+            config.search.one_shot,
         )  # fmt: skip
         known = self.study.user_attrs.get(SETTINGS)
         if known is None:
@@ -101,6 +103,15 @@ class SearchStudy:
     def keep_base(self, result: TrialResult) -> None:
         """Write it down."""
         self.study.set_user_attr(BASE, result.to_dict())
+
+    @property
+    def checked(self) -> dict[str, float]:
+        """Rewards of trials that were also trained on their own, by number."""
+        return dict(self.study.user_attrs.get(CHECK, {}))
+
+    def keep_check(self, number: int, result: TrialResult) -> None:
+        """Write one of them down."""
+        self.study.set_user_attr(CHECK, {**self.checked, str(number): result.reward})
 
     # -- asking and telling ----------------------------------------------------------------------
 

@@ -139,7 +139,9 @@ class TrialTrainer:
 
         def watch(point: CurvePoint) -> None:
             curve.append(point)
-            if look(self._reward(point), len(curve)):
+            # By its step: a trial that was stopped and goes on has not seen the earlier ones.
+            evaluations = self._config.train.evaluations
+            if look(self._reward(point), max(1, round(evaluations * point.step / self.steps))):
                 raise _StoppedError
 
         trainer = ArmTrainer(self._config, self.materials(architecture), self._folder,
@@ -156,6 +158,19 @@ class TrialTrainer:
             reward, point.accuracy, point.calibrated_nll, trained.last_step, trained.seconds
         )
 
+    @property
+    def steps(self) -> int:
+        """Gradient steps of a trial."""
+        return trial_steps(self._config, self.answered)
+
+    @property
+    def answered(self) -> int:
+        """Pool rows that have an answer, or will have one."""
+        rows = self._rows
+        if rows.acquired is None:
+            return expected_rows(self._config, rows.splits)
+        return len(rows.acquired.pool_rows)
+
     def forget(self, name: str) -> None:
         """Remove the checkpoint of a trial whose reward is written down."""
         (self._folder.checkpoints / f"{name}.safetensors").unlink(missing_ok=True)
@@ -164,14 +179,6 @@ class TrialTrainer:
         """What a trial of an architecture is made from."""
         made = self._made_from(self.rows_of(architecture))
         return replace(made, steps=self.steps, settings=f"{made.settings}.trial")
-
-    @property
-    def steps(self) -> int:
-        """Gradient steps of a trial."""
-        config, rows = self._config, self._rows
-        if rows.acquired is None:
-            return trial_steps(config, expected_rows(config, rows.splits))
-        return trial_steps(config, len(rows.acquired.pool_rows))
 
     def rows_of(self, architecture: Architecture) -> EncodedRows:
         """A fresh student of an architecture and the rows as its encoder gives them."""

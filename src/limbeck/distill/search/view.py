@@ -1,15 +1,17 @@
 """A search as its page and the report show it."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 
 import numpy as np
 
 from limbeck.distill.config import DistillConfig
 from limbeck.distill.recipes import title
+from limbeck.distill.search.one_shot import agreement
 from limbeck.distill.search.problem import SearchProblem
 from limbeck.distill.search.ranking import best_of, front_of
 from limbeck.distill.search.study import SearchStudy
-from limbeck.report.search import SearchDiagnostics, SearchLayer, SearchView
+from limbeck.report.search import SearchDiagnostics, SearchLayer, SearchTrial, SearchView
 from limbeck.search import LayerNAS, Searcher
 from limbeck.search.buckets import EqualWidth
 
@@ -52,11 +54,21 @@ def make_view(
         front=front_of(trials),
         diagnostics=_diagnostics(search),
         edges=_edges(search),
-        notes=(
-            f"Each trial took {steps:,} gradient steps on the same rows in the same order.",
-            *study.notes(),
-        ),
+        notes=(*_how(config, study, trials, steps), *study.notes()),
     )
+
+
+def _how(
+    config: DistillConfig, study: SearchStudy, trials: Sequence[SearchTrial], steps: int
+) -> list[str]:
+    """How rewards came about."""
+    if not config.search.one_shot:
+        return [f"Each trial took {steps:,} gradient steps on the same rows in the same order."]
+    rewards = {str(one.number): one.reward for one in trials}
+    alone = study.checked
+    pairs = [(rewards[n] or 0.0, reward) for n, reward in alone.items() if n in rewards]
+    said = agreement(pairs)
+    return [f"The shared network took {steps:,} gradient steps.", *([said] if said else [])]
 
 
 def _diagnostics(search: Searcher | None) -> SearchDiagnostics | None:

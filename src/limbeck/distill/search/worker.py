@@ -12,6 +12,7 @@ from limbeck.distill.config import DistillConfig
 from limbeck.distill.encoding import encode_labelled, encode_rows
 from limbeck.distill.folder import RunFolder
 from limbeck.distill.questions import open_book, questions
+from limbeck.distill.search.one_shot import make_trainer
 from limbeck.distill.search.problem import search_problem
 from limbeck.distill.search.storage import make_look
 from limbeck.distill.search.study import Asked
@@ -102,7 +103,7 @@ class Worker:
             encoded = encode_rows(config, splits, shared.encoded_rows, self._folder)
             rows = self._with_answers(SearchRows(splits, encoded, None, None))
         problem = search_problem(config, encoded.student)
-        trainer = TrialTrainer(config, problem, rows, self._folder, Accelerator())
+        trainer = make_trainer(config, problem, rows, self._folder, Accelerator())
         self._here = Here(trainer, config, self._folder, shared.study)
 
     def _with_answers(self, rows: SearchRows) -> SearchRows:
