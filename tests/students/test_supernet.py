@@ -8,6 +8,7 @@ from torch import nn
 
 from limbeck.errors import ConfigError
 from limbeck.students import ImageCnnConfig, ImageCnnEncoder, student_space
+from limbeck.students.image_cnn import convolve
 from limbeck.students.supernet import ImageCnnSupernet, measure_statistics
 
 OPTIONS = {
@@ -164,3 +165,22 @@ def test_other_kinds_have_no_supernet():
     students = replace(space_of(), base=object())
     with pytest.raises(ConfigError, match="one-shot search knows image_cnn"):
         supernet_of(students)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7, 8, 16])
+def test_a_stride_that_is_taken_first_is_the_same_convolution(channels):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, channels, 9, 9, generator=generator, dtype=torch.float64)
+    for side in (1, 3):
+        weight = torch.randn(6, channels, side, side, generator=generator, dtype=torch.float64)
+        plain = nn.functional.conv2d(x, weight, stride=2, padding=side // 2)
+        torch.testing.assert_close(convolve(x, weight, 2), plain)
+
+
+@pytest.mark.slow
+def test_networks_of_few_channels_train():
+    students = space_of()
+    for step, architecture in enumerate(some(students, 20)):
+        module = students.build(architecture, torch.Generator().manual_seed(step)).train()
+        maps = images(16)["images"].contiguous(memory_format=torch.channels_last)
+        module({"images": maps}).outputs.square().sum().backward()

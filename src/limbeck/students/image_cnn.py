@@ -108,6 +108,10 @@ class ImageCnnConfig:
         return cls(width=64, blocks=2)
 
 
+_FEW = 8
+"""Channels below which a strided kernel of one point is not left to PyTorch."""
+
+
 class Stage(NamedTuple):
     """Residual blocks at maps of one size, of which the first halves them.
 
@@ -170,8 +174,20 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, inputs, H, W) to (B, outputs, H / stride, W / stride), rounded up."""
-        out: Tensor = self.norm(self.conv(x))
+        out: Tensor = self.norm(convolve(x, self.conv.weight, self.conv.stride[0]))
         return out
+
+
+def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """A convolution that keeps the side of maps, but for the stride.
+
+    A stride is taken before a kernel of one point where channels are few, which is the same sum:
+    PyTorch's own way (2.13, maps with channels last) writes beyond its memory on the way back.
+    """
+    side = weight.shape[-1]
+    if side == 1 and stride > 1 and x.shape[1] < _FEW:
+        return F.conv2d(x[:, :, ::stride, ::stride], weight)
+    return F.conv2d(x, weight, stride=stride, padding=side // 2)
 
 
 class Residual(nn.Module):

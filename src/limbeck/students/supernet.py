@@ -26,6 +26,7 @@ from limbeck.students.image_cnn import (
     ImageCnnConfig,
     ImageCnnModule,
     Residual,
+    convolve,
     squares,
     stages,
 )
@@ -188,7 +189,7 @@ def _convolve(part: nn.Module, x: Tensor, outputs: int, kernel: int) -> Tensor:
     weight = part.conv.weight
     # Contiguous: oneDNN does not take every stride that a part may have.
     weight = _part(weight, torch.Size((outputs, x.shape[1], kernel, kernel))).contiguous()
-    out = F.conv2d(x, weight, stride=part.conv.stride, padding=kernel // 2)
+    out = convolve(x, weight, part.conv.stride[0])
     norm = part.norm
     return F.batch_norm(
         out, None, None, norm.weight[:outputs], norm.bias[:outputs], training=True, eps=norm.eps
