@@ -25,7 +25,7 @@ from limbeck.students import (
     find_kind,
     student_space,
 )
-from limbeck.students.search_spaces import _SEARCHED
+from limbeck.students.search_spaces import SEARCHED
 from limbeck.students.subwords import train_tokenizer
 
 TEXTS = ["the film was good", "a bad joke, badly told", "word " * 40]
@@ -152,7 +152,7 @@ def test_bounds_are_those_of_enumeration(kind):
 
 @each
 def test_options_may_come_in_any_order(kind):
-    found = SPACES[kind](**{name: values[::-1] for name, values in _SEARCHED[kind].options.items()})
+    found = SPACES[kind](**{name: values[::-1] for name, values in SEARCHED[kind].options.items()})
     usual = SPACES[kind]()
     for cost, other in zip(found.costs.values(), usual.costs.values(), strict=True):
         assert cost.bounds(()) == other.bounds(())
