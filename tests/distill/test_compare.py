@@ -183,7 +183,7 @@ def test_seeds_that_differ_in_teacher_or_code_are_refused(finished, tmp_path, wh
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("limbeck.distill.compare_seeds._LOCK_SECONDS", 0.0)
+    monkeypatch.setattr("limbeck.distill.processes._LOCK_SECONDS", 0.0)
     with (
         alone_in(tmp_path / "seed-0"),
         pytest.raises(StorageError, match="another process is working"),
