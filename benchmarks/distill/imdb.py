@@ -62,8 +62,8 @@ def draw(seed: int, folder: Path) -> None:
 
 def run_one(teacher: str, seed: int) -> Row:
     """One run of the main job, in this process."""
-    from limbeck.distill.config import load_config
     from limbeck.distill.run import distill
+    from limbeck.distill.run_file import load_config
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

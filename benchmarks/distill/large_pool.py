@@ -29,8 +29,8 @@ def ask(rows: list[dict[str, str]]) -> list[list[float]]:
 
 def run_one(size: int) -> Row:
     """One job in this process."""
-    from limbeck.distill.config import load_config
     from limbeck.distill.run import distill
+    from limbeck.distill.run_file import load_config
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -106,8 +106,8 @@ def _draw_images(task: Task, rng: np.random.Generator, source: Path, folder: Pat
 
 def run_one(name: str, seed: int) -> Row:
     """One run of the main job, in this process."""
-    from limbeck.distill.config import load_config
     from limbeck.distill.run import distill
+    from limbeck.distill.run_file import load_config
 
     task = TASKS[name]
     with tempfile.TemporaryDirectory() as place:

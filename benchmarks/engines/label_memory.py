@@ -34,12 +34,12 @@ MINIBATCHES = 2_000
 
 def measure(size: int) -> Row:
     """One labelling in this process."""
-    from limbeck.distill.config import load_config
     from limbeck.distill.folder import RunFolder
     from limbeck.distill.label import label
     from limbeck.distill.plan import make_plan
     from limbeck.distill.questions import AnswerBook, questions
     from limbeck.distill.run import load_teacher, stage
+    from limbeck.distill.run_file import load_config
     from limbeck.ledger import SqliteLedger
 
     with tempfile.TemporaryDirectory() as name:

@@ -17,10 +17,11 @@ from accelerate import Accelerator
 from benchmarks._common import Clock, Row, arguments, results
 
 from limbeck.distill.arms import ArmTrainer
-from limbeck.distill.config import DistillConfig, load_config
+from limbeck.distill.config import DistillConfig
 from limbeck.distill.folder import RunFolder
 from limbeck.distill.materials import labels_materials
 from limbeck.distill.run import encode_only
+from limbeck.distill.run_file import load_config
 from limbeck.distill.search.alone import search_alone
 from limbeck.distill.search.problem import search_problem
 from limbeck.distill.search.trials import SearchRows, TrialTrainer

@@ -18,10 +18,10 @@ from pathlib import Path
 from model_server import BAD, GOOD, KEY, serve
 
 import limbeck
-from limbeck.distill.config import load_config
 from limbeck.distill.folder import Event
 from limbeck.distill.plan import make_plan
 from limbeck.distill.run import distill
+from limbeck.distill.run_file import load_config
 
 THINGS = ("plot", "cast", "music", "script", "ending", "camera", "hero", "pace", "jokes")
 UNKNOWN = {"pos": ("joyful", "honest", "thrilling"), "neg": ("awful", "grating", "stupid")}

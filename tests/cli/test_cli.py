@@ -9,7 +9,7 @@ import pytest
 
 from limbeck import storage
 from limbeck.cli import run
-from limbeck.distill.config import load_config
+from limbeck.distill.run_file import load_config
 from tests.distill.material import make
 
 

@@ -37,6 +37,13 @@ def test_results_as_json(run_file, capsys):
     assert asked(run_file) == []
 
 
+def test_a_search_that_asks_nobody_needs_no_budget(run_file, capsys):
+    words = ["search", str(run_file), "--trials", "2", "--search.arm", "labels", "--budget", "1"]
+    assert run([*words, "--dry-run"]) == 0
+    assert "answers   none to buy" in capsys.readouterr().out
+    assert run(words) == 0
+
+
 def test_a_run_file_without_arch_is_searched_too(run_file, capsys):
     run_file.write_text(run_file.read_text().replace('arch = "search"\n', ""))
     assert run(["search", str(run_file), "--trials", "2", "--search.arm", "labels"]) == 0

@@ -25,8 +25,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from limbeck.data.ids import question_ids
-from limbeck.distill.config import load_config
 from limbeck.distill.label import label
+from limbeck.distill.run_file import load_config
 from limbeck.ledger import SqliteLedger
 from tests.teachers.server import GOOD
 

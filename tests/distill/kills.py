@@ -20,8 +20,8 @@ from pathlib import Path
 
 from limbeck import storage
 from limbeck.distill import folder as run_folder
-from limbeck.distill.config import load_config
 from limbeck.distill.run import distill
+from limbeck.distill.run_file import load_config
 from limbeck.ledger import SqliteLedger
 
 from .material import ROUNDS, Material, make

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from limbeck.distill.config import DistillConfig, load_config
+from limbeck.distill.config import DistillConfig
+from limbeck.distill.run_file import load_config
 
 TEACHER = """
 from pathlib import Path

@@ -18,9 +18,9 @@ import limbeck
 from limbeck.distill.compare import compare
 from limbeck.distill.compare_config import CompareConfig, load_compare_config
 from limbeck.distill.compare_plan import make_compare_plan
-from limbeck.distill.config import load_config
 from limbeck.distill.processes import alone_in
 from limbeck.distill.run import distill
+from limbeck.distill.run_file import load_config
 from limbeck.errors import AnswerError, ConfigError, LimbeckError, StorageError
 from limbeck.report.comparison import Comparison
 

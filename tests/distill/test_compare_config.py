@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from limbeck.distill.compare_config import CompareConfig, load_compare_config
-from limbeck.distill.config import load_config
+from limbeck.distill.run_file import load_config
 from limbeck.errors import ConfigError
 
 from .material import make

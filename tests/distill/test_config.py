@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from limbeck.data.config import DataConfig
-from limbeck.distill.config import DistillConfig, ObjectiveConfig, TrainConfig, load_config
+from limbeck.distill.config import DistillConfig, ObjectiveConfig, TrainConfig
 from limbeck.distill.folder import RunFolder, to_toml
+from limbeck.distill.run_file import load_config
 from limbeck.errors import ConfigError, LimbeckWarning
 from limbeck.teachers.config import TeacherConfig
 

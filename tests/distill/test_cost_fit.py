@@ -8,9 +8,9 @@ import pytest
 from limbeck.cli import run
 from limbeck.cli.cost_fit import cost_fit
 from limbeck.distill import cost_task
-from limbeck.distill.config import load_config
 from limbeck.distill.cost_fit import fit_student_cost, load_student_cost, plan_student_cost
 from limbeck.distill.cost_task import CostFitConfig, CostTask
+from limbeck.distill.run_file import load_config
 from limbeck.errors import ConfigError, MissingExtraError, StorageError
 from limbeck.students import StudentSpace
 from limbeck.students.blocks import Block, blocks_of, work_of

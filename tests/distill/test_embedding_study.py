@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import limbeck
-from limbeck.distill.config import load_config
 from limbeck.distill.embedding_study import gain_in_words, splitter, words
 from limbeck.distill.run import distill
+from limbeck.distill.run_file import load_config
 from limbeck.objectives import Combined, Evidence, Lelp, SoftKD, SubclassTeacher, TeacherHead
 from limbeck.objectives.embedding_figures import SplitGain, collapse, split_gain
 from limbeck.report.embeddings import Embeddings

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from limbeck.data.schema import Schema
 from limbeck.distill.compare_config import CompareConfig
 from limbeck.distill.compare_plan import make_compare_plan
-from limbeck.distill.config import load_config
 from limbeck.distill.plan import make_plan
 from limbeck.distill.run import distill
+from limbeck.distill.run_file import load_config
 from limbeck.errors import ConfigError
 from limbeck.teachers import (
     CallableTeacher,

@@ -10,10 +10,10 @@ from PIL import Image
 from limbeck.cli import run as run_command
 from limbeck.data import pixels
 from limbeck.distill import buying
-from limbeck.distill.config import load_config
 from limbeck.distill.encoding import TRIED_ROWS
 from limbeck.distill.plan import make_plan
 from limbeck.distill.run import distill
+from limbeck.distill.run_file import load_config
 from limbeck.errors import DataError
 from limbeck.students import TabularEncoder, text_transformer
 from tests.distill import material

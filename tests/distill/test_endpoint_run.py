@@ -14,9 +14,9 @@ from scipy.stats import binom
 
 import limbeck
 from limbeck.cli import run as command
-from limbeck.distill.config import load_config
 from limbeck.distill.label import label
 from limbeck.distill.plan import make_plan
+from limbeck.distill.run_file import load_config
 from limbeck.distill.smoke import FIRST, hopeless, no_better_than_guessing
 from limbeck.errors import TeacherError
 from limbeck.ledger import SqliteLedger

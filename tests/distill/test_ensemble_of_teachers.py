@@ -9,12 +9,12 @@ import pytest
 from limbeck.distill.compare import compare
 from limbeck.distill.compare_config import CompareConfig
 from limbeck.distill.compare_plan import make_compare_plan
-from limbeck.distill.config import load_config
 from limbeck.distill.folder import RunFolder, to_toml
 from limbeck.distill.label import label
 from limbeck.distill.plan import make_plan
 from limbeck.distill.pool_choice import read_selection
 from limbeck.distill.run import distill, run_id
+from limbeck.distill.run_file import load_config
 from limbeck.errors import ConfigError, TeacherError
 from limbeck.ledger import SqliteLedger
 from limbeck.teachers.config import TeacherConfig

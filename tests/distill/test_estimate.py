@@ -9,10 +9,10 @@ from limbeck.cli import run
 from limbeck.distill import estimate
 from limbeck.distill.compare_config import load_compare_config
 from limbeck.distill.compare_plan import make_compare_plan
-from limbeck.distill.config import load_config
 from limbeck.distill.estimate import UNKNOWN, Estimate
 from limbeck.distill.label import label
 from limbeck.distill.plan import make_plan
+from limbeck.distill.run_file import load_config
 from limbeck.ledger import Budget, SqliteLedger, tables
 from limbeck.ledger.history import History
 from limbeck.numerics.forecast import forecast_sum

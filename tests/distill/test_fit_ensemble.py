@@ -12,12 +12,12 @@ from accelerate import Accelerator
 from limbeck import storage
 from limbeck.distill import plan as plans
 from limbeck.distill.acquire import Acquisition, acquire
-from limbeck.distill.config import load_config
 from limbeck.distill.fit import _job, fit_teacher, is_trained, teacher_plan
 from limbeck.distill.folder import RunFolder
 from limbeck.distill.plan import make_plan
 from limbeck.distill.questions import questions
 from limbeck.distill.run import load_teacher, stage
+from limbeck.distill.run_file import load_config
 from limbeck.errors import DataError
 from limbeck.ledger import SqliteLedger
 from limbeck.teachers import StudentTeacher

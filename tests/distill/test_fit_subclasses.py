@@ -9,11 +9,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from limbeck.distill.config import load_config
 from limbeck.distill.fit import fit_teacher
 from limbeck.distill.folder import RunFolder
 from limbeck.distill.plan import make_plan
 from limbeck.distill.run import distill, load_teacher, stage
+from limbeck.distill.run_file import load_config
 from limbeck.distill.subclass_teacher import map_temperature
 from limbeck.errors import ConfigError, LimbeckWarning
 from limbeck.numerics.classmap import ClassMap

@@ -13,11 +13,11 @@ import pytest
 from limbeck.cli import run
 from limbeck.data import Dataset
 from limbeck.data.schema import Schema
-from limbeck.distill.config import load_config
 from limbeck.distill.folder import RunFolder
 from limbeck.distill.label import label
 from limbeck.distill.plan import make_plan
 from limbeck.distill.run import distill, run_id
+from limbeck.distill.run_file import load_config
 from limbeck.errors import ConfigError, TeacherError
 from limbeck.teachers.table import TableTeacher
 from tests.distill.material import make

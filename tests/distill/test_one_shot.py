@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from limbeck.distill.arms import ArmTrainer
-from limbeck.distill.config import load_config
 from limbeck.distill.run import distill
+from limbeck.distill.run_file import load_config
 from limbeck.distill.search.alone import search_alone
 from limbeck.distill.search.one_shot import SharedTrainer, agreement, to_check
 from limbeck.errors import ConfigError

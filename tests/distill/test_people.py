@@ -17,11 +17,11 @@ from PIL import Image
 
 from limbeck.cli import run as command
 from limbeck.distill import desk
-from limbeck.distill.config import load_config
 from limbeck.distill.folder import RunFolder
 from limbeck.distill.people import ask, tell, withdraw
 from limbeck.distill.plan import make_plan
 from limbeck.distill.run import distill, load_teacher, run_id, stage
+from limbeck.distill.run_file import load_config
 from limbeck.errors import BudgetError, ConfigError, DataError
 from limbeck.ledger import SqliteLedger
 

@@ -14,13 +14,13 @@ import torch
 
 from limbeck.distill import choosing, rounds, run
 from limbeck.distill.buying import Buyer
-from limbeck.distill.config import load_config
 from limbeck.distill.folder import RunFolder
 from limbeck.distill.label import label
 from limbeck.distill.plan import make_plan
 from limbeck.distill.pool_choice import read_selection
 from limbeck.distill.round_files import BESIDE, RoundFiles, read_stop
 from limbeck.distill.run import choose_next, distill
+from limbeck.distill.run_file import load_config
 from limbeck.errors import ConfigError
 from limbeck.select import SELECTORS
 from tests.distill.material import ROUNDS, make

@@ -14,11 +14,11 @@ import pytest
 from safetensors.torch import load as load_tensors
 
 import limbeck
-from limbeck.distill.config import load_config
 from limbeck.distill.folder import RunFolder
 from limbeck.distill.plan import make_plan
 from limbeck.distill.questions import questions
 from limbeck.distill.run import distill, load_teacher, run_id, stage
+from limbeck.distill.run_file import load_config
 from limbeck.errors import ConfigError, StorageError
 from limbeck.ledger import Budget, SqliteLedger
 from limbeck.report.record import RunRecord

@@ -10,11 +10,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from limbeck.distill.config import TrainConfig, load_config
+from limbeck.distill.config import TrainConfig
 from limbeck.distill.job import Job, Labelled
 from limbeck.distill.loop import train
 from limbeck.distill.plan import make_plan
 from limbeck.distill.run import distill
+from limbeck.distill.run_file import load_config
 from limbeck.errors import ConfigError, StorageError
 from limbeck.objectives import Supervised
 from limbeck.students import MemoryStore

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 import limbeck
-from limbeck.distill.config import load_config
 from limbeck.distill.run import distill
+from limbeck.distill.run_file import load_config
 from limbeck.errors import DataError
 from limbeck.teachers.config import TeacherConfig
 

@@ -12,9 +12,9 @@ import torch
 import limbeck
 from limbeck.data.tables import as_batch
 from limbeck.distill import arms
-from limbeck.distill.config import load_config
 from limbeck.distill.plan import make_plan
 from limbeck.distill.run import distill
+from limbeck.distill.run_file import load_config
 from limbeck.errors import ConfigError, StudentError
 from limbeck.numerics.classmap import ClassMap
 from limbeck.students import build, load, save, with_outputs

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from limbeck.distill.config import load_config
 from limbeck.distill.fit import is_trained
 from limbeck.distill.folder import RunFolder
 from limbeck.distill.plan import make_plan
 from limbeck.distill.run import load_teacher, stage
+from limbeck.distill.run_file import load_config
 from tests.docs.conftest import environment
 from tests.docs.pages import PAGES, ROOT, Block, blocks, name_of
 

@@ -9,7 +9,8 @@ from typing import get_type_hints
 import pytest
 
 from limbeck.cli import build_app
-from limbeck.distill.config import DistillConfig, load_config
+from limbeck.distill.config import DistillConfig
+from limbeck.distill.run_file import load_config
 from limbeck.objectives import OBJECTIVES
 from tests.docs.pages import PAGES, ROOT, blocks, limbeck_lines, name_of, prose
 from tests.docs.write_cli_page import PAGE, page

@@ -163,7 +163,7 @@ def test_a_teacher_behind_a_network_is_refused(task):
 
 
 def test_a_missing_extra_names_its_install_line(task, monkeypatch):
-    from limbeck.engines import ray as engine
+    from limbeck.engines import cluster as engine
 
     monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'limbeck\[ray\]'"):

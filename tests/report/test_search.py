@@ -1,11 +1,9 @@
 import json
-import math
 import re
 from dataclasses import replace
 
 import pytest
 
-from limbeck.report.record import RunRecord
 from limbeck.report.search import SearchDiagnostics, SearchLayer, SearchTrial, SearchView
 from limbeck.report.search_page import render_search
 from limbeck.report.search_words import ROWS, facts, headline, search_lines, sentences
@@ -140,11 +138,3 @@ def test_measured_costs_stand_beside_predicted_ones():
 
 def test_the_same_search_gives_the_same_page(view):
     assert render_search(view) == render_search(view)
-
-
-def test_records_without_a_search_are_read(tmp_path):
-    assert RunRecord.__dataclass_fields__["search"].default is None
-
-
-def test_rewards_are_finite(view):
-    assert all(math.isfinite(one.reward) for one in view.rewarded)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from limbeck.data.schema import Schema
-from limbeck.distill.config import load_config
+from limbeck.distill.run_file import load_config
 from limbeck.errors import ConfigError, MissingExtraError, StudentError
 from limbeck.students import (
     HuggingfaceConfig,

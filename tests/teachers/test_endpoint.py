@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limbeck.data.schema import Schema
-from limbeck.distill.config import load_config
 from limbeck.distill.folder import to_toml
+from limbeck.distill.run_file import load_config
 from limbeck.errors import ConfigError, MissingExtraError
 from limbeck.teachers import Replies, TeacherConfig, build
 from limbeck.teachers.client import HIDDEN, Secret

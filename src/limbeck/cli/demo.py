@@ -15,9 +15,9 @@ def demo(*, out: Path = Path("runs/demo"), json: bool = False) -> int:
     json
         Write the results as JSON.
     """
-    from limbeck.distill.config import load_config
     from limbeck.distill.demo import write_demo
     from limbeck.distill.run import distill
+    from limbeck.distill.run_file import load_config
 
     run_file = out / "run.toml"
     if not run_file.exists():

@@ -166,8 +166,8 @@ def reparse(run_file: Path, /, *, dry_run: bool = False, json: bool = False) -> 
     json
         Write the counts as JSON.
     """
-    from limbeck.distill.config import load_config
     from limbeck.distill.ledger_jobs import reparse_run
+    from limbeck.distill.run_file import load_config
 
     done = reparse_run(load_config(run_file, []), dry_run=dry_run)
     if json:
@@ -288,7 +288,7 @@ def _open(path: Path, *, make: bool = False) -> "SqliteLedger":
 def _ledger_of(ledger: Path | None, run: Path | None) -> Path:
     if ledger is not None or run is None:
         return ledger or LEDGER
-    from limbeck.distill.config import load_config
+    from limbeck.distill.run_file import load_config
 
     return load_config(run, []).ledger
 
@@ -296,8 +296,8 @@ def _ledger_of(ledger: Path | None, run: Path | None) -> Path:
 def _questions(
     ledger: "SqliteLedger", ids: Path | None, rows: Path | None, run: Path | None
 ) -> "NDArray[np.uint8] | Mapping[str, NDArray[np.uint8]]":
-    from limbeck.distill.config import load_config
     from limbeck.distill.ledger_jobs import questions_in
+    from limbeck.distill.run_file import load_config
     from limbeck.errors import ConfigError
     from limbeck.ledger.facts import teachers_of
     from limbeck.ledger.purge import read_ids

@@ -41,7 +41,7 @@ def load_run(
     Raises:
         ConfigError: a key is unknown or a value is refused.
     """
-    from limbeck.distill.config import load_config
+    from limbeck.distill.run_file import load_config
 
     words = [
         word

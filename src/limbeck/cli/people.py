@@ -49,7 +49,7 @@ def ask(
         Write a summary as JSON.
     """
     from limbeck.distill import people
-    from limbeck.distill.config import load_config
+    from limbeck.distill.run_file import load_config
 
     def allow(price: "Money") -> None:
         if price.micros and not yes:
@@ -88,8 +88,8 @@ def tell(
     json
         Write a summary as JSON.
     """
-    from limbeck.distill.config import load_config
     from limbeck.distill.people import tell as run_tell
+    from limbeck.distill.run_file import load_config
 
     told = run_tell(load_config(run_file), files, keep_valid=keep_valid)
     give(told.to_dict()) if json else print(told.text())

@@ -66,8 +66,8 @@ def search(
     json
         Write the results as JSON.
     """
-    from limbeck.distill.plan import make_plan
-    from limbeck.distill.search.alone import search_alone, searching
+    from limbeck.distill.plan import Plan
+    from limbeck.distill.search.alone import plan_alone, search_alone
 
     short: dict[str, str | int | Path | None] = {
         "search.trials": trials,
@@ -79,13 +79,13 @@ def search(
         "engine": engine,
         "out": out,
     }
-    config = searching(load_run(run_file, short, settings))
-    made = make_plan(config)
+    config = load_run(run_file, short, settings)
+    made = plan_alone(config)
     if dry_run:
         give(made.to_dict()) if json else print(made.text())
         return 0
     say(made.text())
-    if made.price.micros > 0 and not yes and made.spends:
+    if isinstance(made, Plan) and made.price.micros > 0 and not yes and made.spends:
         agree(made.expected.question())
     with Monitor(quiet=json) as monitor:
         outcome = search_alone(config, monitor)

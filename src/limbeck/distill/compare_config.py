@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from limbeck.distill.config import DistillConfig, check_arms, load_config, near
+from limbeck.distill.config import DistillConfig, check_arms, near
 from limbeck.distill.recipes import expand
+from limbeck.distill.run_file import load_config
 from limbeck.errors import ConfigError
 
 DEFAULT_BASELINES = ("soft_kd", "hard_kd", "labels")

@@ -169,7 +169,7 @@ def make_plan(config: DistillConfig, listener: Listener = ignore, *, trains: boo
                 student,
                 folder,
                 buy.pool_rows,
-                partial(_timed_steps, splits, student),
+                partial(timed_steps, splits, student),
             )
         heads = {} if student is None else _wide_heads(config, student, arms)
     low, middle, high = np.quantile(seconds, (0.1, 0.5, 0.9)).tolist()
@@ -236,7 +236,7 @@ def training_seconds(
         seconds += _seconds_of_arms(config, splits, student, steps, arms)
     if teacher is None:
         job = teacher_plan(config, splits, folder)
-        seconds += config.teacher.members * job.steps * _timed_steps(splits, job.student, job.batch)
+        seconds += config.teacher.members * job.steps * timed_steps(splits, job.student, job.batch)
     return seconds
 
 
@@ -253,8 +253,8 @@ def _seconds_of_arms(
     plain = len(names) - distilled
     plain += config.train.folds if "labels_and_validation" in names else 0
     choosing = _choosing_steps(config, steps)
-    seconds = (distilled * steps + choosing) * _timed_steps(splits, student, both)
-    return seconds + plain * steps * _timed_steps(splits, student, config.train.labelled_batch)
+    seconds = (distilled * steps + choosing) * timed_steps(splits, student, both)
+    return seconds + plain * steps * timed_steps(splits, student, config.train.labelled_batch)
 
 
 def _choosing_steps(config: DistillConfig, steps: int) -> int:
@@ -268,7 +268,7 @@ def _choosing_steps(config: DistillConfig, steps: int) -> int:
     return students * (config.buy.steps or steps)
 
 
-def _timed_steps(splits: Splits, student: Student, size: int) -> NDArray[np.float64]:
+def timed_steps(splits: Splits, student: Student, size: int) -> NDArray[np.float64]:
     """Seconds of a few training steps on real pool rows, which are encoded before."""
     assert splits.pool is not None
     rows = splits.pool.take(np.resize(np.arange(min(len(splits.pool), size)), size))

@@ -57,7 +57,7 @@ def check_engine(
         with asked_by(config, splits, folder, teacher):
             return
     if config.engine == "ray":
-        from limbeck.engines.ray import require_ray
+        from limbeck.engines.cluster import require_ray
 
         require_ray()
 

@@ -6,6 +6,7 @@ what a call that was never stopped gives.
 
 import json
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,7 +44,7 @@ def check_search(config: DistillConfig, student: Student, folder: RunFolder) -> 
     from limbeck.distill.search.storage import check_storage
 
     if config.engine == "ray":
-        from limbeck.engines.ray import require_ray
+        from limbeck.engines.cluster import require_ray
 
         require_ray()
     if config.search.one_shot and student.encoder.kind != "image_cnn":
@@ -119,7 +120,7 @@ def search(
         teller = _Teller(config, problem, study, folder)
         _train_base(study, trainer, folder)
         if study.unfinished():
-            with _team(config, trainer, rows, folder, name) as team:
+            with closing(_team(config, trainer, rows, folder, name)) as team:
                 _work(study, team, trainer, teller)
         if isinstance(trainer, SharedTrainer):
             _check_ranks(config, study, trainer, folder)
@@ -171,9 +172,11 @@ def _work(
         for done in wait(pending, return_when=FIRST_COMPLETED).done:
             asked = pending.pop(done)
             try:
-                study.tell(asked, done.result())
+                result = done.result()
             except ConfigError as error:  # this architecture has diverged
                 study.fail(asked, str(error))
+            else:
+                study.tell(asked, result)
             trainer.forget(asked.name)
             teller.tell(asked)
 

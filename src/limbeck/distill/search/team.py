@@ -9,14 +9,13 @@ import queue
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from limbeck.distill.processes import STOP_GRACE_SECONDS, as_children_need_it, begin_child
 from limbeck.distill.search.study import Asked
 from limbeck.distill.search.trials import TrialResult
 from limbeck.distill.search.worker import Shared, Worker
-from limbeck.engines.ray import Threads, join_cluster, require_ray
+from limbeck.engines.cluster import Threads, join_cluster, require_ray
 from limbeck.errors import LimbeckError, one_line
 
 
@@ -54,15 +53,8 @@ class Team:
         finally:
             self._free.put(place)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End what was begun."""
         for place in self._places:
             place.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -85,15 +77,8 @@ class Alone:
             done.set_exception(error)
         return done
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End what was begun."""
         self._worker.close()
 
 
@@ -161,7 +146,7 @@ class _Process:
 
 
 class WorkerDiedError(LimbeckError):
-    """A worker has died; what it was training will be trained again."""
+    """A worker has died or could not begin: no fault of the student that it was to train."""
 
 
 def _serve(shared: Shared, threads: int, connection: Connection) -> None:
@@ -172,7 +157,7 @@ def _serve(shared: Shared, threads: int, connection: Connection) -> None:
             worker = Worker(shared)
         except LimbeckError as error:
             connection.recv()
-            connection.send(error)
+            connection.send(WorkerDiedError(str(error)))
             return
         while True:
             asked = connection.recv()
@@ -199,7 +184,7 @@ class _Actor:
         try:
             self._made = Worker(shared)
         except LimbeckError as error:
-            self._made = error
+            self._made = WorkerDiedError(str(error))
         threads.apply()
 
     def evaluate(self, asked: Asked) -> TrialResult | LimbeckError:
@@ -234,12 +219,8 @@ class _Cluster(Team):
         super().__init__(places)
         self._ray, self._own = ray, own
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        super().__exit__(kind, error, trace)
+    def close(self) -> None:
+        """End the actors, and the cluster if it is ours."""
+        super().close()
         if self._own:
             self._ray.shutdown()
