@@ -114,7 +114,7 @@ def test_killed_before_every_write_it_makes_the_same_members(reference, tmp_path
 
 
 def test_the_plan_counts_the_time_of_all_members(reference, tmp_path, monkeypatch):
-    monkeypatch.setattr(plans, "_timed_steps", lambda splits, student, size: np.ones(6))
+    monkeypatch.setattr(plans, "timed_steps", lambda splits, student, size: np.ones(6))
     seconds = [make_plan(configured(tmp_path / str(n), n)).seconds for n in (1, MEMBERS)]
     config, folder = reference
     steps = teacher_plan(config, stage(replace(config, out=folder.root), folder), folder).steps
